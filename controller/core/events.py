@@ -1,0 +1,132 @@
+"""What happens to the controller, beside the words shared with the agent.
+
+Requests carry a number that their `Reply` repeats, and the actor for the audit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from controller.core.records import TaskSpec
+from protocol.core import Event
+from protocol.tasks import Guarantee, JobKind
+
+
+@dataclass(slots=True)
+class HeartbeatBatch(Event):
+    """Heartbeats as columns, one row each, in order of arrival.
+
+    `devices`: names from the topics. `held` is (n, 6): epoch, number, runs, inventory,
+    settings epoch, settings number. `used` is (n, 3): cpu_milli, memory_mib, disk_mib.
+    """
+
+    devices: list[str]
+    sessions: npt.NDArray[np.uint64]
+    seqs: npt.NDArray[np.int64]
+    held: npt.NDArray[np.int64]
+    used: npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class CanaryReturned(Event):
+    """The controller's letter to itself came back."""
+
+    number: int
+
+
+@dataclass(slots=True)
+class LeaderRenewed(Event):
+    """The leader row was renewed; `asked_ms` is the core's time before it was asked."""
+
+    asked_ms: int
+
+
+@dataclass(slots=True)
+class WallClockRead(Event):
+    """`wall_ms` minus the core's time, for stamps on records."""
+
+    offset_ms: int
+
+
+@dataclass(slots=True)
+class JobSubmitted(Event):
+    """A validated job. `job` is the id chosen for it; `fingerprint` of the request body."""
+
+    request: int
+    job: str
+    name: str
+    kind: JobKind
+    count: int
+    priority: int
+    guarantee: Guarantee
+    max_attempts: int
+    ttl_ms: int
+    lease_ms: int
+    spec: TaskSpec
+    actor: str
+    idempotency_key: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(slots=True)
+class JobCancelled(Event):
+    """Somebody wants the job to end."""
+
+    request: int
+    job: str
+    actor: str
+
+
+@dataclass(slots=True)
+class DeviceDecision(Event):
+    """An operator's decision on a device: `cordon`, `uncordon`, `drain`, `add` or `remove`."""
+
+    request: int
+    device: str
+    verb: str
+    actor: str
+
+
+@dataclass(slots=True)
+class DevicePinged(Event):
+    """Somebody wants a command round trip; `sent_us` is repeated in the reply."""
+
+    request: int
+    device: str
+    sent_us: int
+
+
+@dataclass(slots=True)
+class FleetUnfrozen(Event):
+    """An operator ends the freeze of failover."""
+
+    request: int
+    actor: str
+
+
+@dataclass(slots=True)
+class DevicesQueried(Event):
+    """Views of devices in the order of their ids: those after `after`, at most `limit`; or just one."""
+
+    request: int
+    device: str = ""
+    after: str = ""
+    limit: int = 100
+
+
+@dataclass(slots=True)
+class FleetQueried(Event):
+    """The overview."""
+
+    request: int
+
+
+@dataclass(slots=True)
+class TaskExplained(Event):
+    """Why a task is where it is, or nowhere."""
+
+    request: int
+    task: str

@@ -1,0 +1,244 @@
+"""What the controller keeps: one slotted dataclass per table, plain data only.
+
+These rows are what `Save` carries and what a store loads; a row replaces the row of the
+same key (its fields named first, see `KEYS`), `AuditRow` and `OutputRow` are appended.
+The file knows no SQL and no clock. `*_at` are wall-clock milliseconds: data for people,
+never compared by the core (the one exception, a job's `ttl_ms` across a restart, is
+told in DESIGN.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from protocol.resources import ZERO, Resources
+from protocol.tasks import Guarantee, JobKind, TaskState
+
+
+@dataclass(slots=True)
+class Constraint:
+    """One demand on a device: `attribute operator value`, as `label.zone = a`."""
+
+    attribute: str
+    operator: str
+    value: str
+
+
+@dataclass(slots=True)
+class TaskSpec:
+    """What each task of a job runs and needs. Durations in ms, 0 = none."""
+
+    runtime: str = "process"
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    resources: Resources = ZERO
+    constraints: tuple[Constraint, ...] = ()
+    timeout_ms: int = 0
+    stop_grace_ms: int = 5_000
+
+
+class JobState(StrEnum):
+    """`open` until every task is final; then the worst of what its tasks became."""
+
+    OPEN = "open"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class JobRow:
+    """A declared job. `max_attempts` 0 = unlimited; `ttl_ms` 0 = none."""
+
+    id: str
+    name: str
+    kind: JobKind
+    count: int
+    priority: int
+    guarantee: Guarantee
+    max_attempts: int
+    ttl_ms: int
+    lease_ms: int
+    spec: TaskSpec
+    state: JobState
+    desired: str
+    """`run` or `cancelled`."""
+    created_at: int
+    changed_at: int
+    actor: str
+    idempotency_key: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """One unit of a job. `device` is empty while pending; `attempt` is the last number handed out."""
+
+    id: str
+    job: str
+    index: int
+    state: TaskState
+    desired: str
+    device: str
+    attempt: int
+    exit_code: int | None
+    reason: str
+    failures: int
+    created_at: int
+    changed_at: int
+
+
+class AttemptState(StrEnum):
+    """Where the reservation of an attempt stands."""
+
+    ASSIGNED = "assigned"
+    """Reserved, in the document or about to be."""
+    RUNNING = "running"
+    """The device showed it as started."""
+    REMOVED = "removed"
+    """Taken out of the document by `removed`; reserved until it is free."""
+    FREE = "free"
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """The n-th try of a task.
+
+    `since` is the number of the first document revision that lists it, `until` of the
+    first that does not (0: still listed); `removed_epoch` goes with `until` (rule L3).
+    """
+
+    task: str
+    attempt: int
+    device: str
+    state: AttemptState
+    since: int
+    removed_epoch: int
+    until: int
+    exit_code: int | None
+    signal: int
+    reason: str
+    created_at: int
+    started_at: int
+    ended_at: int
+
+
+@dataclass(slots=True)
+class DeviceRow:
+    """A registered device: what it said of itself and what operators decided."""
+
+    device: str
+    session: int
+    """Highest session known; committed before its first grant (S1)."""
+    boot_id: str
+    instance_id: str
+    previous_identity: str
+    """`boot/instance` before this one, for noticing two devices under one id (S4)."""
+    inventory: int
+    profile: str
+    capacity: Resources
+    labels: dict[str, str]
+    runtimes: tuple[str, ...]
+    containment: str
+    heartbeat_ms: int
+    version: str
+    cordoned: bool
+    draining: bool
+    quarantined: bool
+    removed: bool
+    settings_epoch: int
+    settings_number: int
+    created_at: int
+    limits: str = ""
+
+
+@dataclass(slots=True)
+class DocumentRow:
+    """The present revision of a device's `Assignments`; its content is the attempts listed by it."""
+
+    device: str
+    epoch: int
+    number: int
+
+
+@dataclass(slots=True)
+class AuditRow:
+    """One state change: who did what to which object, and why. Appended."""
+
+    at: int
+    actor: str
+    what: str
+    """`task`, `job`, `device`, `fleet`."""
+    object: str
+    old: str
+    new: str
+    device: str = ""
+    attempt: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class OutputRow:
+    """A piece of an attempt's output. Appended; the same (task, attempt, stream, offset) is kept once."""
+
+    task: str
+    attempt: int
+    stream: int
+    offset: int
+    data: bytes
+    last: bool
+
+
+@dataclass(slots=True)
+class FleetRow:
+    """Facts of the whole fleet by name: `wait_until`, `attempt_floor`, `clean_stop`, …; text values."""
+
+    name: str
+    value: str
+
+
+Row = JobRow | TaskRow | AttemptRow | DeviceRow | DocumentRow | AuditRow | OutputRow | FleetRow
+
+KEYS: dict[type, tuple[str, ...]] = {
+    JobRow: ("id",),
+    TaskRow: ("id",),
+    AttemptRow: ("task", "attempt"),
+    DeviceRow: ("device",),
+    DocumentRow: ("device",),
+    FleetRow: ("name",),
+}
+"""Key fields of the tables that replace; the others are appended."""
+
+
+@dataclass(slots=True)
+class LeaderRow:
+    """Leadership: rule L6. `renewed_at` is the database server's wall clock in ms."""
+
+    epoch: int
+    holder: str
+    renewed_at: int
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that a core is built from: open work, every device, recent attempts.
+
+    `jobs` are the open ones; `tasks` those of open jobs that are not final; `attempts`
+    those not free, or free but still listed (`until` > the document's number).
+    `recent` maps (task, attempt) to the device of attempts that ended lately, newest
+    last, so that their late output still finds its owner.
+    """
+
+    leader: LeaderRow
+    jobs: list[JobRow] = field(default_factory=list)
+    tasks: list[TaskRow] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)
+    devices: list[DeviceRow] = field(default_factory=list)
+    documents: list[DocumentRow] = field(default_factory=list)
+    fleet: dict[str, str] = field(default_factory=dict)
+    recent: list[tuple[str, int, str]] = field(default_factory=list)
+    keys: list[tuple[str, str, str]] = field(default_factory=list)
+    """(idempotency key, job, fingerprint) of the last day, oldest first."""
+    final_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """For each open job: how many of its tasks are in each final state."""

@@ -1,0 +1,129 @@
+"""What the core answers to people: plain frozen pictures of its state.
+
+Built on request, behind the same barrier as everything else, so no answer shows what
+is not yet saved. The API turns them into JSON; nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from protocol.resources import Resources
+
+
+@dataclass(slots=True)
+class RefusalView:
+    """A legal "no": `code` is stable (`not_found`, `conflict`, …)."""
+
+    code: str
+    detail: str
+
+
+@dataclass(slots=True)
+class SubmittedView:
+    """The job that a submit made, or made before (`replayed`)."""
+
+    job: str
+    replayed: bool = False
+
+
+@dataclass(slots=True)
+class DoneView:
+    """A decision was taken and saved."""
+
+    object: str
+
+
+@dataclass(slots=True)
+class PingView:
+    """A device answered; `sent_us` is the asker's own stamp."""
+
+    device: str
+    sent_us: int
+    detail: str
+
+
+@dataclass(slots=True)
+class DeviceView:
+    """One device; `state` is `online`, `suspect` or `offline`."""
+
+    id: str
+    state: str
+    cordoned: bool
+    draining: bool
+    quarantined: bool
+    profile: str
+    labels: dict[str, str]
+    runtimes: tuple[str, ...]
+    containment: str
+    limits: str
+    version: str
+    capacity: Resources
+    reserved: Resources
+    free: Resources
+    used: Resources
+    session: int
+    tasks: int
+    last_heartbeat_ms_ago: int | None
+    document: tuple[int, int]
+    granted: bool
+
+
+@dataclass(slots=True)
+class DevicesView:
+    """A page of devices; `next` is the last id when more follow."""
+
+    items: list[DeviceView]
+    next: str = ""
+
+
+@dataclass(slots=True)
+class FleetView:
+    """The overview: counts by word, sums by resource, what is wrong."""
+
+    devices: dict[str, int]
+    tasks: dict[str, int]
+    jobs_open: int
+    capacity: Resources
+    reserved: Resources
+    free: Resources
+    frozen: str
+    """Why failover is frozen; empty when it is not."""
+    waiting_ms: int
+    """How long until placement begins after a take-over; 0 when it has."""
+    alarms: list[str]
+    garbage: dict[str, int]
+    counters: dict[str, int]
+    epoch: int
+    leader: str
+    uptime_ms: int
+
+
+@dataclass(slots=True)
+class ScoreView:
+    """One candidate: the total and its parts, each 0…1."""
+
+    device: str
+    score: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FilterView:
+    """One filter: how many devices it removed, and what would have passed."""
+
+    filter: str
+    removed: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class ExplainView:
+    """Why a task is where it is, or nowhere."""
+
+    task: str
+    state: str
+    device: str
+    summary: str
+    filters: list[FilterView] = field(default_factory=list)
+    scores: list[ScoreView] = field(default_factory=list)
