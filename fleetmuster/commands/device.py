@@ -1,0 +1,209 @@
+"""`fm device`: the machines of the fleet; let them join, rest, leave.
+
+Rule: a new device's credential exists only in the answer that is being printed, so the
+place it goes to is opened before it is asked for, and is never somebody else's file.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+from fleetmuster.commands.several import confirm_many, for_each
+from fleetmuster.exits import CommandError, Exit, usage
+from fleetmuster.quantities import show_cpu, show_duration, show_memory
+from fleetmuster.records import Number, RemoteDevice
+from fleetmuster.session import Session
+from fleetmuster.tables import Column
+
+_COLUMNS = (
+    Column("ID", fixed=True),
+    Column("STATE"),
+    Column("FLAGS"),
+    Column("PROFILE"),
+    Column("CPU FREE/ALL", right=True),
+    Column("MEMORY FREE/ALL", right=True),
+    Column("HEARD", right=True),
+    Column("RUNTIMES"),
+)
+_ROOM = (
+    Column(""),
+    Column("CPU", right=True),
+    Column("MEMORY", right=True),
+    Column("DISK", right=True),
+    Column("GPU", right=True),
+)
+
+
+def list_(session: Session, options: Namespace) -> Exit:
+    devices = list(session.client.devices(options.limit))
+    if session.console.json_wanted:
+        session.console.json(devices)
+    else:
+        session.console.table(_COLUMNS, [_row(device) for device in devices])
+        if not devices:
+            session.console.say("no device yet; let one join: fm device add ID -o agent.toml")
+    return Exit.OK
+
+
+def show(session: Session, options: Namespace) -> Exit:
+    device = session.client.device(options.id)
+    console = session.console
+    if console.json_wanted:
+        console.json(device)
+        return Exit.OK
+    console.facts(
+        [
+            ("id", device["id"]),
+            ("state", device.get("state") or ""),
+            ("flags", _flags(device)),
+            ("profile", device.get("profile") or ""),
+            ("labels", ", ".join(f"{key}={value}" for key, value in (device.get("labels") or {}).items())),
+            ("runtimes", ", ".join(device.get("runtimes") or [])),
+            ("containment", device.get("containment") or ""),
+            ("session", str(device.get("session") or "")),
+            ("heard", _heard(device) and f"{_heard(device)} ago"),
+        ]
+    )
+    amounts = {
+        "capacity": device.get("capacity"),
+        "reserved": device.get("reserved"),
+        "free": device.get("free"),
+        "used": device.get("used"),
+    }
+    console.block("\n")
+    console.table(_ROOM, [_room_row(name, row) for name, row in amounts.items() if row])
+    return Exit.OK
+
+
+def add(session: Session, options: Namespace) -> Exit:
+    """Prints the device's agent.toml, or writes it to --out-file."""
+    if options.out_file is None and session.console.json_wanted:
+        session.console.json(session.client.add_device(options.id))
+        return Exit.OK
+    if options.out_file is None:
+        session.console.block(_ended(session.client.add_device(options.id)["agent_toml"]))
+        session.console.say("this was shown only once: keep it as the device's agent.toml, mode 0600")
+        return Exit.OK
+    client = session.client  # chosen first: a missing context must not leave an empty file
+    handle = _opened(options.out_file)
+    try:
+        text = _ended(client.add_device(options.id)["agent_toml"])
+    except BaseException:
+        os.close(handle)
+        os.unlink(options.out_file)
+        raise
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        session.console.block(text)  # better on the terminal than lost
+        raise CommandError(
+            Exit.FAILED,
+            f"{options.out_file} can't be written: {error.strerror}",
+            next_step="keep what stands on stdout: it is shown only once",
+        ) from error
+    session.console.say(
+        f"{options.out_file} written; copy it to the device, then: edge-agent run --config {options.out_file}"
+    )
+    return Exit.OK
+
+
+def remove(session: Session, options: Namespace) -> Exit:
+    ids: list[str] = list(dict.fromkeys(options.ids))
+    if not options.yes:
+        confirm_many(session, f"remove {len(ids)} device{'s' * (len(ids) > 1)}", ids, len(ids))
+    return for_each(session, ids, session.client.remove_device, "removed; its credential no longer works")
+
+
+def cordon(session: Session, options: Namespace) -> Exit:
+    return for_each(session, options.ids, session.client.cordon, "cordoned")
+
+
+def uncordon(session: Session, options: Namespace) -> Exit:
+    return for_each(session, options.ids, session.client.uncordon, "uncordoned")
+
+
+def drain(session: Session, options: Namespace) -> Exit:
+    return for_each(session, options.ids, session.client.drain, "draining; see: fm task list --device")
+
+
+def ping(session: Session, options: Namespace) -> Exit:
+    rtt_us = session.client.ping(options.id)
+    if session.console.json_wanted:
+        session.console.json({"device": options.id, "rtt_us": rtt_us})
+    else:
+        session.console.line(f"{rtt_us / 1000:.2f} ms")
+    return Exit.OK
+
+
+VERBS = {
+    "list": list_,
+    "show": show,
+    "add": add,
+    "remove": remove,
+    "cordon": cordon,
+    "uncordon": uncordon,
+    "drain": drain,
+    "ping": ping,
+}
+
+
+def _opened(path: str) -> int:
+    """A new private file. Raises `CommandError` if there is one already, or none can be made."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise CommandError(
+            Exit.CONFLICT,
+            f"{path} exists already",
+            "it may hold another device's credential",
+            "choose another name",
+        ) from error
+    except OSError as error:
+        raise usage(f"{path} can't be written: {error.strerror}") from error
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _row(device: RemoteDevice) -> list[str]:
+    free, capacity = device.get("free") or {}, device.get("capacity") or {}
+    return [
+        device["id"],
+        device.get("state") or "",
+        _flags(device),
+        device.get("profile") or "",
+        f"{show_cpu(free.get('cpu_milli', 0))}/{show_cpu(capacity.get('cpu_milli', 0))}",
+        f"{show_memory(free.get('memory_mib', 0))} / {show_memory(capacity.get('memory_mib', 0))}",
+        _heard(device),
+        ",".join(device.get("runtimes") or []),
+    ]
+
+
+def _room_row(name: str, room: dict[str, Number]) -> list[str]:
+    return [
+        name,
+        show_cpu(room.get("cpu_milli", 0)),
+        show_memory(room.get("memory_mib", 0)),
+        show_memory(room.get("disk_mib", 0)),
+        show_cpu(room.get("gpu_milli", 0)),
+    ]
+
+
+def _flags(device: RemoteDevice) -> str:
+    flags = {
+        "cordoned": device.get("cordoned"),
+        "draining": device.get("draining"),
+        "quarantined": device.get("quarantined"),
+    }
+    return ",".join(name for name, is_set in flags.items() if is_set)
+
+
+def _heard(device: RemoteDevice) -> str:
+    """How long ago the last heartbeat came; empty if never."""
+    ago_ms = device.get("last_heartbeat_ms_ago")
+    return "" if ago_ms is None else show_duration(ago_ms)

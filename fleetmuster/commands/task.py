@@ -1,0 +1,236 @@
+"""`fm task`: single tasks, their stories, their output, and why they are where they are.
+
+Rule: output goes to stdout byte for byte. It is always read from one attempt, chosen
+before the first byte: a retry in the middle would splice two runs at one offset.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from fleetmuster.client import OutputPart
+from fleetmuster.exits import Exit
+from fleetmuster.moments import age, stamp
+from fleetmuster.patience import Patience
+from fleetmuster.records import Explanation, RemoteTask
+from fleetmuster.session import Session
+from fleetmuster.tables import Column
+
+FINAL = ("succeeded", "failed", "cancelled")
+SCORES_SHOWN = 10
+_COLUMNS = (
+    Column("ID", fixed=True),
+    Column("JOB"),
+    Column("STATE"),
+    Column("DEVICE"),
+    Column("ATTEMPT", right=True),
+    Column("EXIT", right=True),
+    Column("CHANGED", right=True),
+    Column("REASON"),
+)
+_ATTEMPTS = (
+    Column("ATTEMPT", right=True),
+    Column("DEVICE"),
+    Column("STATE"),
+    Column("EXIT", right=True),
+    Column("CREATED"),
+    Column("ENDED"),
+    Column("REASON"),
+)
+_STORY = (
+    Column("AT"),
+    Column("WHAT"),
+    Column("FROM"),
+    Column("TO"),
+    Column("DEVICE"),
+    Column("ATTEMPT", right=True),
+    Column("BY"),
+    Column("REASON"),
+)
+
+
+def list_(session: Session, options: Namespace) -> Exit:
+    tasks = list(session.client.tasks(options.job, options.device, options.state, options.limit))
+    if session.console.json_wanted:
+        session.console.json(tasks)
+    else:
+        session.console.table(_COLUMNS, [_row(task) for task in tasks])
+        if not tasks:
+            session.console.say("no such task")
+    return Exit.OK
+
+
+def show(session: Session, options: Namespace) -> Exit:
+    task = session.client.task(options.id)
+    console = session.console
+    if console.json_wanted:
+        console.json(task)
+        return Exit.OK
+    console.facts(
+        [
+            ("id", task["id"]),
+            ("job", task.get("job") or ""),
+            ("state", _state(task)),
+            ("device", task.get("device") or ""),
+            ("attempt", _number(task.get("attempt"))),
+            ("exit", _number(task.get("exit_code"))),
+            ("reason", task.get("reason") or ""),
+            ("created", stamp(task.get("created"))),
+            ("changed", stamp(task.get("changed"))),
+        ]
+    )
+    _show_attempts(session, task)
+    _show_story(session, task)
+    return Exit.OK
+
+
+def output(session: Session, options: Namespace) -> Exit:
+    """Until the end of what there is; with --follow until the attempt has ended."""
+    patience = Patience(session.console, None)
+    attempt = options.attempt or _latest_attempt(session, patience, options.id, options.follow)
+    if attempt is None:
+        session.console.say(f"{options.id} has no attempt yet; why: fm task explain {options.id}")
+        return Exit.OK
+    offset = 0
+
+    def read() -> OutputPart:
+        return session.client.output(options.id, options.stream, attempt, offset)
+
+    while True:
+        part = patience.ask(read)
+        missing = part.next_offset - offset - len(part.data)
+        if missing > 0:
+            session.console.say(f"({missing} bytes are missing here)")
+        session.console.raw(part.data)
+        if part.next_offset > offset:
+            offset = part.next_offset
+            patience.news()
+        elif part.complete or not options.follow:
+            return Exit.OK
+        else:
+            patience.pause()
+
+
+def explain(session: Session, options: Namespace) -> Exit:
+    found = session.client.explain(options.id)
+    console = session.console
+    if console.json_wanted:
+        console.json(found)
+        return Exit.OK
+    placed = found.get("placed")
+    console.facts(
+        [
+            ("task", found.get("task") or options.id),
+            ("state", found.get("state") or ""),
+            ("placed", placed if isinstance(placed, str) else ""),
+            ("summary", found.get("summary") or ""),
+            ("reason", found.get("reason") or ""),
+        ]
+    )
+    _show_filters(session, found)
+    _show_scores(session, found)
+    return Exit.OK
+
+
+VERBS = {"list": list_, "show": show, "output": output, "explain": explain}
+
+
+def _latest_attempt(session: Session, patience: Patience, task_id: str, follow: bool) -> int | None:
+    """The present attempt's number; with `follow`, waits for the first one. `None`: there is none."""
+    while True:
+        task = patience.ask(lambda: session.client.task(task_id))
+        attempt = task.get("attempt")
+        if attempt:
+            return attempt
+        if not follow or task.get("state") in FINAL:
+            return None
+        patience.pause()
+
+
+def _show_attempts(session: Session, task: RemoteTask) -> None:
+    attempts = task.get("attempts") or []
+    if attempts:
+        rows = [
+            [
+                _number(each.get("attempt")),
+                each.get("device") or "",
+                each.get("state") or "",
+                _number(each.get("exit_code")),
+                stamp(each.get("created")),
+                stamp(each.get("ended")),
+                each.get("reason") or "",
+            ]
+            for each in attempts
+        ]
+        session.console.block("\n")
+        session.console.table(_ATTEMPTS, rows)
+
+
+def _show_story(session: Session, task: RemoteTask) -> None:
+    story = task.get("story") or []
+    if story:
+        rows = [
+            [
+                stamp(line.get("at")),
+                line.get("what") or "",
+                line.get("from") or "",
+                line.get("to") or "",
+                line.get("device") or "",
+                _number(line.get("attempt")),
+                line.get("actor") or "",
+                line.get("reason") or "",
+            ]
+            for line in story
+        ]
+        session.console.block("\n")
+        session.console.table(_STORY, rows)
+
+
+def _show_filters(session: Session, found: Explanation) -> None:
+    filters = found.get("filters") or []
+    if filters:
+        rows = [[f.get("filter") or "", _number(f.get("removed")), f.get("reason") or ""] for f in filters]
+        session.console.block("\n")
+        session.console.table((Column("FILTER"), Column("REMOVED", right=True), Column("REASON")), rows)
+
+
+def _show_scores(session: Session, found: Explanation) -> None:
+    scores = found.get("scores") or []
+    if scores:
+        rows = [
+            [
+                score.get("device") or "",
+                f"{score.get('score') or 0:.3f}",
+                ", ".join(f"{name} {part:.3f}" for name, part in (score.get("parts") or {}).items()),
+            ]
+            for score in scores[:SCORES_SHOWN]
+        ]
+        session.console.block("\n")
+        session.console.table(
+            (Column("DEVICE", fixed=True), Column("SCORE", right=True), Column("PARTS")), rows
+        )
+        if len(scores) > SCORES_SHOWN:
+            session.console.say(f"and {len(scores) - SCORES_SHOWN} more: -o json")
+
+
+def _row(task: RemoteTask) -> list[str]:
+    return [
+        task["id"],
+        task.get("job") or "",
+        _state(task),
+        task.get("device") or "",
+        _number(task.get("attempt")),
+        _number(task.get("exit_code")),
+        age(task.get("changed") or task.get("created")),
+        task.get("reason") or "",
+    ]
+
+
+def _state(task: RemoteTask) -> str:
+    """The state, and `-> cancelled` while that is wished but not yet true."""
+    state = task.get("state") or ""
+    return f"{state} -> cancelled" if task.get("desired") == "cancelled" and state not in FINAL else state
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else str(value)

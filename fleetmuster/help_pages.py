@@ -1,0 +1,66 @@
+"""Pages of `fm help TOPIC`: what is true of every command, told once.
+
+Rule: what is a table in the code is printed from that table, so a page can't be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleetmuster.exits import MEANINGS
+
+_CONTEXTS = """\
+A context is a controller with a token, under a name. fm up registers one for the fleet
+it starts; `fm context use NAME` chooses. They are kept in
+  {path}
+(mode 0600). Order: --url, --context and --token-file, then FM_URL and FM_TOKEN, then the
+current context. The token of a context is only ever sent to that context's URL.
+Without HOME, the home in the password database is used; without that, a private
+directory in /tmp. Contexts belong to one user: what root's fm up registers, root sees.
+"""
+
+_ENVIRONMENT = """\
+FM_URL            the controller, as http://127.0.0.1:8080
+FM_TOKEN          its token
+XDG_CONFIG_HOME   where contexts are kept (default: ~/.config)
+NO_COLOR          no colour, even on a terminal
+COLUMNS           width of the terminal, if it doesn't say
+"""
+
+_QUANTITIES = """\
+cores      0.5   2   500m (thousandths)
+memory     64MiB   1.5GiB   64M (MiB)   64 (MiB)
+durations  250ms   30s   5m   1h30m   2d   (always with a unit)
+In JSON: cpu_milli, memory_mib and milliseconds, as whole numbers.
+"""
+
+_OUTPUT = """\
+stdout carries data, stderr everything else. -o table is for people and may change; -o json
+is for scripts: a list is one array, anything else one object, with the API's own fields.
+-q silences all talk but errors; -v shows each request. Tables are cut to the width of a
+terminal, never in a pipe.
+"""
+
+
+def _exit_codes() -> str:
+    lines = [f"{code.value:>3}  {text}" for code, text in MEANINGS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _contexts() -> str:
+    from fleetmuster.contexts import contexts_path
+
+    return _CONTEXTS.format(path=contexts_path())
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "exit-codes": _exit_codes,
+    "contexts": _contexts,
+    "environment": lambda: _ENVIRONMENT,
+    "quantities": lambda: _QUANTITIES,
+    "output": lambda: _OUTPUT,
+}
+
+
+def names() -> str:
+    return ", ".join(PAGES)
