@@ -1,0 +1,191 @@
+"""Documents: the revisions of each device's `Assignments`, and when they are published.
+
+Rule of this file: it is the only place that makes a revision. A revision is saved before
+it is published, and its content never changes: what is published again is what was
+published (D3). Revisions that only add or acknowledge wait until the present one was
+granted or a third of a lease has passed, because churn starves leases; a removal never waits.
+It decides no placement and frees nothing.
+"""
+
+from __future__ import annotations
+
+from controller.core.ledger import Attempt, Ledger
+from controller.core.records import AttemptState, DocumentRow
+from protocol import limits
+from protocol.messages import AssignedAttempt, Assignments, Revision
+
+ADD_SPACING_MS = 100
+"""Between two additions to one document: under load several tasks share a revision."""
+ACKNOWLEDGE_MS = 1_000
+"""How long an acknowledgement waits for an addition to travel with."""
+CHURN_MS = limits.LEASE_MS // 3
+REPUBLISH_MS = 1_000
+REVISIONS_PER_S = 500
+"""All devices together; beyond it additions gather. A burst of twice as many is free."""
+
+
+class Documents:
+    """Gathers changes per device and turns them into revisions."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.fleet = ledger.fleet
+        self.current: dict[int, Assignments] = {}
+        self.adds: dict[int, int] = {}
+        """Row -> since when additions wait."""
+        self.acknowledgements: dict[int, int] = {}
+        self.tokens = 2.0 * REVISIONS_PER_S
+        self.tokens_ms = 0
+
+    # ------------------------------------------------------------- changes
+
+    def add(self, row: int, now_ms: int) -> int:
+        """An attempt was assigned; returns the number of the first revision that will list it."""
+        self.adds.setdefault(row, now_ms)
+        return int(self.fleet.doc_number[row]) + 1
+
+    def acknowledge(self, row: int, now_ms: int) -> int:
+        """A terminal attempt may leave; returns the number of the first revision without it."""
+        self.acknowledgements.setdefault(row, now_ms)
+        return int(self.fleet.doc_number[row]) + 1
+
+    def remove(self, attempts: list[Attempt], now_ms: int) -> None:
+        """Takes attempts of one device out at once; they stay reserved until they are free (L3)."""
+        row = attempts[0].device
+        for attempt in attempts:
+            self._mark_removed(attempt)
+            attempt.row.removed_epoch, attempt.row.until = self.ledger.epoch, int(self.fleet.doc_number[row]) + 1
+            self.ledger.save(attempt.row)
+        self.revise(row, now_ms)
+
+    def _mark_removed(self, attempt: Attempt) -> None:
+        attempt.hold_until_ms = self.hold_until_ms(attempt)
+        if not attempt.holder:
+            attempt.holder = self.holder(attempt)
+        attempt.row.state = AttemptState.REMOVED
+
+    # ------------------------------------------------------------- leases seen from an attempt
+
+    def covered(self, attempt: Attempt) -> bool:
+        """Whether a grant of this leadership covered the attempt."""
+        return bool(self.fleet.granted_number[attempt.device] >= attempt.row.since > 0)
+
+    def published(self, attempt: Attempt) -> bool:
+        """Whether any revision that lists it was ever made."""
+        return attempt.row.since <= int(self.fleet.doc_number[attempt.device])
+
+    def holder(self, attempt: Attempt) -> int:
+        """Session of the last grant that covered it; after a take-over the last session known."""
+        if attempt.row.state is AttemptState.REMOVED:
+            return attempt.holder
+        if self.covered(attempt):
+            return int(self.fleet.granted_session[attempt.device])
+        return attempt.holder
+
+    def hold_until_ms(self, attempt: Attempt) -> int:
+        """Until when it must be taken for alive without other news (L2, L5)."""
+        if attempt.row.state is AttemptState.REMOVED:
+            return attempt.hold_until_ms
+        until = attempt.floor_ms
+        if self.covered(attempt):
+            hold = self.fleet.hold_ms(attempt.device, attempt.job.row.lease_ms)
+            until = max(until, int(self.fleet.granted_ms[attempt.device]) + hold)
+        return until
+
+    # ------------------------------------------------------------- revisions
+
+    def revise(self, row: int, now_ms: int) -> None:
+        """Makes, saves and publishes the next revision of a device."""
+        self.adds.pop(row, None)
+        self.acknowledgements.pop(row, None)
+        revision = Revision(self.ledger.epoch, int(self.fleet.doc_number[row]) + 1)
+        self._set(row, revision)
+        self._send(row, now_ms)
+        self.ledger.count("revisions")
+
+    def _set(self, row: int, revision: Revision) -> None:
+        self.fleet.note_document(row, revision)
+        self.ledger.save(DocumentRow(self.fleet.names[row], *revision))
+        self.current[row] = Assignments(revision, self._content(row))
+
+    def _content(self, row: int) -> tuple[AssignedAttempt, ...]:
+        listed = (AttemptState.ASSIGNED, AttemptState.RUNNING)
+        return tuple(entry(a) for a in self.ledger.by_device[row].values() if a.row.state in listed)
+
+    def _send(self, row: int, now_ms: int) -> None:
+        self.fleet.note_published(row, now_ms)
+        self.ledger.publish(row, self.current[row])
+
+    def republish(self, row: int, now_ms: int) -> None:
+        """A heartbeat named another revision: the present one again, at most once a second (D3)."""
+        if now_ms - int(self.fleet.published_ms[row]) < REPUBLISH_MS:
+            return
+        if row in self.current:
+            self._send(row, now_ms)
+        elif self.fleet.doc_number[row] or self.ledger.by_device[row]:
+            self._restamp(row, now_ms)
+        else:
+            self.revise(row, now_ms)
+
+    def _restamp(self, row: int, now_ms: int) -> None:
+        """After a take-over: the same content under the new epoch.
+
+        Content of before is what was listed then; attempts that were only about to be
+        listed wait in `adds` for a number of their own.
+        """
+        if row in self.adds or row in self.acknowledgements:
+            self.revise(row, now_ms)
+            return
+        self._set(row, Revision(self.ledger.epoch, int(self.fleet.doc_number[row])))
+        self._send(row, now_ms)
+
+    # ------------------------------------------------------------- gathering
+
+    def flush(self, now_ms: int) -> None:
+        """Publishes every change whose waiting is over."""
+        self._refill(now_ms)
+        for row in [r for r in self.adds if self._add_due_ms(r) <= now_ms]:
+            if self.tokens < 1:
+                break
+            self.tokens -= 1
+            self.revise(row, now_ms)
+        for row in [r for r in self.acknowledgements if self._acknowledge_due_ms(r) <= now_ms]:
+            if self.tokens < 1:
+                break
+            self.tokens -= 1
+            self.revise(row, now_ms)
+
+    def _refill(self, now_ms: int) -> None:
+        passed = now_ms - self.tokens_ms
+        self.tokens = min(2.0 * REVISIONS_PER_S, self.tokens + passed * REVISIONS_PER_S / 1000)
+        self.tokens_ms = now_ms
+
+    def _settled_ms(self, row: int) -> int:
+        """From when on another revision harms no lease."""
+        if not self.fleet.doc_number[row] or self.fleet.granted(row):
+            return 0
+        return int(self.fleet.published_ms[row]) + CHURN_MS
+
+    def _add_due_ms(self, row: int) -> int:
+        spaced = int(self.fleet.published_ms[row]) + ADD_SPACING_MS
+        return max(self.adds[row], spaced, self._settled_ms(row))
+
+    def _acknowledge_due_ms(self, row: int) -> int:
+        return max(self.acknowledgements[row] + ACKNOWLEDGE_MS, self._settled_ms(row))
+
+    def next_due_ms(self, now_ms: int) -> int | None:
+        """When `flush` has something to do; a grant may bring that forward."""
+        due = [self._add_due_ms(r) for r in self.adds]
+        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements]
+        if not due:
+            return None
+        return max(min(due), now_ms + 2 if self.tokens < 1 else 0)
+
+
+def entry(attempt: Attempt) -> AssignedAttempt:
+    """What a document says of an attempt."""
+    job, spec = attempt.job.row, attempt.job.row.spec
+    return AssignedAttempt(
+        attempt.row.task, attempt.row.attempt, spec.runtime, spec.command, spec.env, spec.resources,
+        job.guarantee, job.lease_ms, spec.timeout_ms, spec.stop_grace_ms,
+    )  # fmt: skip

@@ -1,0 +1,141 @@
+"""Failover: the forced move of tasks after a loss, and when it must not happen.
+
+An `at_most_one` attempt moves when its hold has passed and its device is not online; an
+`at_least_one` attempt as soon as its device is offline. When a whole site falls silent
+at once the cause is more likely the network than the devices: failover freezes (C4).
+A freeze extends no deadline on any device, and cancels still free by hold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controller.core.fleet import NEVER, OFFLINE, ONLINE
+from controller.core.holds import Holds
+from controller.core.ledger import Attempt, Ledger
+from controller.core.records import AttemptState
+from protocol.limits import LEASE_MS, hold_ms
+from protocol.tasks import AttemptId
+
+STORM_DEVICES = 10
+STORM_SHARE = 0.2
+STORM_WINDOW_MS = LEASE_MS
+FREEZE_MS = 2 * hold_ms(LEASE_MS)
+FAILOVERS_PER_S = 1_000
+"""A controller that moves faster than devices can start only piles up documents."""
+RETRY_MS = 500
+
+
+class Failover:
+    """Watches attempts on devices that are not online."""
+
+    def __init__(self, ledger: Ledger, holds: Holds) -> None:
+        self.ledger = ledger
+        self.fleet = ledger.fleet
+        self.holds = holds
+        self.frozen: dict[int, int] = {}
+        """Site -> until when its failover is frozen."""
+        self.deaf = False
+        """The canary did not return: we cannot tell silence from our own deafness."""
+        self.tokens = float(FAILOVERS_PER_S)
+        self.tokens_ms = 0
+
+    # ------------------------------------------------------------- losses
+
+    def on_change(self, row: int, now_ms: int) -> None:
+        """A device changed its state; when it is not online its attempts get a deadline."""
+        self._watch_storm(row, now_ms)
+        if self.fleet.state[row] == ONLINE:
+            return
+        for attempt in self.ledger.by_device[row].values():
+            if attempt.row.state is not AttemptState.REMOVED:
+                self._plan(attempt, now_ms)
+
+    def _plan(self, attempt: Attempt, now_ms: int) -> None:
+        if attempt.job.at_most_one:
+            due_ms = max(now_ms, self.holds.documents.hold_until_ms(attempt))
+            self.ledger.deadlines.set("hold", attempt.id, due_ms)
+        elif self.fleet.state[attempt.device] == OFFLINE:
+            self.ledger.deadlines.set("hold", attempt.id, now_ms)
+
+    def on_due(self, key: AttemptId, now_ms: int) -> None:
+        """The hold of an attempt has perhaps passed."""
+        attempt = self.ledger.attempts.get(key)
+        if attempt is None:
+            return
+        if attempt.row.state is AttemptState.REMOVED:
+            self.holds.on_hold_due(attempt, now_ms)
+        elif self.fleet.state[attempt.device] == ONLINE:
+            return
+        elif self._must_wait(attempt, now_ms):
+            self.ledger.deadlines.set("hold", key, now_ms + RETRY_MS)
+        else:
+            self._lose(attempt, now_ms)
+
+    def _must_wait(self, attempt: Attempt, now_ms: int) -> bool:
+        if self.deaf or int(self.fleet.site[attempt.device]) in self.frozen:
+            return True
+        self.tokens = min(
+            float(FAILOVERS_PER_S), self.tokens + (now_ms - self.tokens_ms) * FAILOVERS_PER_S / 1000
+        )
+        self.tokens_ms = now_ms
+        return self.tokens < 1
+
+    def _lose(self, attempt: Attempt, now_ms: int) -> None:
+        if attempt.job.at_most_one:
+            if now_ms < (until := self.holds.documents.hold_until_ms(attempt)):
+                self.ledger.deadlines.set("hold", attempt.id, until)
+                return
+        elif self.fleet.state[attempt.device] != OFFLINE:
+            return
+        self.tokens -= 1
+        self.ledger.count("failovers")
+        self.holds.remove([attempt], "device lost", now_ms)
+        if not attempt.job.at_most_one:
+            self.holds.abandon(attempt, now_ms)
+
+    # ------------------------------------------------------------- storms
+
+    def _watch_storm(self, row: int, now_ms: int) -> None:
+        site = int(self.fleet.site[row])
+        if site in self.frozen:
+            if not self._storm(site, now_ms, NEVER + 1):
+                self._thaw(site)
+        elif self._storm(site, now_ms, now_ms - STORM_WINDOW_MS):
+            self.frozen[site] = now_ms + FREEZE_MS
+            self.ledger.deadlines.set("freeze", site, now_ms + FREEZE_MS)
+            name = next(n for n, i in self.fleet.sites.items() if i == site)
+            self.ledger.alarm(
+                f"storm:{name}",
+                f"failover of site '{name or 'default'}' is frozen: more than {STORM_SHARE:.0%} of it fell silent "
+                "at once, likely its network; `fm fleet unfreeze` ends it",
+            )
+
+    def _storm(self, site: int, now_ms: int, since_ms: int) -> bool:
+        """Whether too many devices of the site are silent that were lost after `since_ms`."""
+        f, n = self.fleet, self.fleet.count
+        here = (f.site[:n] == site) & ~f.removed[:n]
+        lost = here & (f.state[:n] != ONLINE) & (f.lost_ms[:n] >= since_ms)
+        living = here & ((f.state[:n] == ONLINE) | (f.lost_ms[:n] > NEVER))
+        count = int(np.count_nonzero(lost))
+        return count >= STORM_DEVICES and count > STORM_SHARE * int(np.count_nonzero(living))
+
+    def _thaw(self, site: int) -> None:
+        del self.frozen[site]
+        self.ledger.deadlines.clear("freeze", site)
+        f, n = self.fleet, self.fleet.count
+        f.forgive((f.site[:n] == site) & (f.state[:n] != ONLINE))
+        name = next(n for n, i in self.fleet.sites.items() if i == site)
+        self.ledger.calm(f"storm:{name}")
+
+    def on_freeze_due(self, site: int) -> None:
+        """Two holds have passed: whatever is gone is gone."""
+        if site in self.frozen:
+            self._thaw(site)
+
+    def unfreeze(self) -> int:
+        """An operator ends every freeze; returns how many there were."""
+        sites = list(self.frozen)
+        for site in sites:
+            self._thaw(site)
+        return len(sites)

@@ -1,0 +1,136 @@
+"""Jobs: submits, replays, cancels, and the tasks' time to live.
+
+A submit is accepted whole or not at all; a job that can never fit is accepted too, stays
+pending and explains itself, because a device that fits may come tomorrow.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from controller.core.documents import entry
+from controller.core.effects import Reply
+from controller.core.events import JobCancelled, JobSubmitted
+from controller.core.holds import Holds
+from controller.core.ledger import Attempt, Job, Ledger, Task
+from controller.core.records import AttemptRow, AttemptState, JobRow, JobState, TaskRow
+from controller.core.tasks import Tasks
+from controller.core.views import DoneView, RefusalView, SubmittedView
+from protocol.codec import encode
+from protocol.messages import Assignments, Revision
+from protocol.tasks import TaskState
+
+KEYS_MAX = 50_000
+"""Idempotency keys remembered; the store keeps them for a day."""
+
+
+def entry_bytes(row: JobRow) -> int:
+    """What one attempt of the job takes in a document, at most (ids and numbers at their longest)."""
+    longest = AttemptRow(f"{row.id}.{row.count}", 2**53, "", AttemptState.ASSIGNED, 0, 0, 0, None, 0, "", 0, 0, 0)
+    document = Assignments(Revision(0, 0), (entry(Attempt(longest, Job(row, 0), 0)),))
+    return len(encode(document))
+
+
+class Jobs:
+    """What users ask of jobs."""
+
+    def __init__(self, ledger: Ledger, tasks: Tasks, holds: Holds) -> None:
+        self.ledger = ledger
+        self.tasks = tasks
+        self.holds = holds
+        self.keys: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        """Idempotency key -> (job, fingerprint)."""
+
+    # ------------------------------------------------------------- submit
+
+    def submit(self, event: JobSubmitted, now_ms: int) -> None:
+        if (known := self.keys.get(event.idempotency_key)) is not None:
+            self._replay(event, known)
+            return
+        row = self._row(event, now_ms)
+        job = Job(row, entry_bytes(row))
+        self.ledger.jobs[row.id] = job
+        self.ledger.save(row)
+        self.ledger.audit(now_ms, "job", row.id, "", JobState.OPEN, event.actor, reason=f"{row.count} tasks")
+        for index in range(row.count):
+            self._add_task(job, index, now_ms)
+        self.remember(event.idempotency_key, row.id, event.fingerprint)
+        self.ledger.emit(Reply(event.request, SubmittedView(row.id)))
+
+    def _row(self, e: JobSubmitted, now_ms: int) -> JobRow:
+        wall = self.ledger.wall(now_ms)
+        return JobRow(
+            e.job, e.name, e.kind, e.count, e.priority, e.guarantee, e.max_attempts, e.ttl_ms, e.lease_ms,
+            e.spec, JobState.OPEN, "run", wall, wall, e.actor, e.idempotency_key, e.fingerprint,
+        )  # fmt: skip
+
+    def _add_task(self, job: Job, index: int, now_ms: int) -> None:
+        row = job.row
+        record = TaskRow(
+            f"{row.id}.{index}", row.id, index, TaskState.PENDING, "run", "", 0, None, "", 0,
+            row.created_at, row.created_at,
+        )  # fmt: skip
+        task = Task(record, job)
+        self.ledger.tasks[record.id] = task
+        self.ledger.save(record)
+        job.left += 1
+        self.tasks.ready(task)
+        if row.ttl_ms:
+            self.ledger.deadlines.set("expired", record.id, now_ms + row.ttl_ms)
+
+    def _replay(self, event: JobSubmitted, known: tuple[str, str]) -> None:
+        job, fingerprint = known
+        body: object = SubmittedView(job, True)
+        if fingerprint != event.fingerprint:
+            body = RefusalView("idempotency_key_reused", "this Idempotency-Key was used with another body")
+        self.ledger.emit(Reply(event.request, body))
+
+    def remember(self, key: str, job: str, fingerprint: str) -> None:
+        if key:
+            self.keys[key] = (job, fingerprint)
+            if len(self.keys) > KEYS_MAX:
+                self.keys.popitem(last=False)
+
+    # ------------------------------------------------------------- ends
+
+    def cancel(self, event: JobCancelled, now_ms: int) -> None:
+        """Pending tasks end now; the others when their attempts are free."""
+        job = self.ledger.jobs.get(event.job)
+        if job is None:
+            self.ledger.emit(Reply(event.request, RefusalView("not_open", f"job {event.job} is not open")))
+            return
+        if job.row.desired != "cancelled":
+            job.row.desired = "cancelled"
+            self.ledger.save(job.row)
+            self.ledger.audit(now_ms, "job", job.row.id, "run", "cancelled", event.actor)
+            self._stop(list(self._tasks_of(job)), event.actor, now_ms)
+        self.ledger.emit(Reply(event.request, DoneView(event.job)))
+
+    def _tasks_of(self, job: Job) -> list[Task]:
+        prefix = job.row.id
+        ids = (f"{prefix}.{i}" for i in range(job.row.count))
+        return [self.ledger.tasks[i] for i in ids if i in self.ledger.tasks]
+
+    def _stop(self, tasks: list[Task], actor: str, now_ms: int) -> None:
+        by_device: dict[int, list[Attempt]] = {}
+        for task in tasks:
+            attempt = self.tasks.cancel(task, actor, now_ms)
+            if attempt is not None:
+                by_device.setdefault(attempt.device, []).append(attempt)
+        for attempts in by_device.values():
+            self.holds.remove(attempts, "cancelled", now_ms)
+
+    def on_expired(self, task_id: str, now_ms: int) -> None:
+        """`ttl_ms` from creation has passed."""
+        task = self.ledger.tasks.get(task_id)
+        if task is None or task.job.service and task.row.desired == "cancelled":
+            return
+        attempt = self.tasks.expire(task, now_ms)
+        if attempt is not None:
+            self.holds.remove([attempt], "expired", now_ms)
+
+    def on_ready(self, task_id: str) -> None:
+        """The wait before a retry is over."""
+        task = self.ledger.tasks.get(task_id)
+        if task is not None and task.row.state is TaskState.PENDING:
+            self.tasks.ready(task)

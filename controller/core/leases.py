@@ -1,0 +1,149 @@
+"""Leases: heartbeats in, answers out, and what a grant means for the controller.
+
+A grant for revision R moves the hold of every attempt in R: one column per device does
+it. It is given only for the present revision, only for a heartbeat that names it, in a
+session whose `Runs` was processed (L2). Regular heartbeats, those that change nothing,
+are handled as columns; the others one by one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controller.core.documents import Documents
+from controller.core.effects import PublishLeases, TakeEpoch
+from controller.core.events import HeartbeatBatch
+from controller.core.fleet import NEVER, ONLINE, Flags, Ints
+from controller.core.holds import Holds
+from controller.core.ledger import Ledger
+from controller.core.liveness import Liveness
+from controller.core.sessions import Sessions
+from protocol.messages import NO_REVISION, Held, LeaseAnswer, Revision
+
+
+class Leases:
+    """Answers every heartbeat; grants where the rules allow it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        documents: Documents,
+        sessions: Sessions,
+        holds: Holds,
+        liveness: Liveness,
+        restored: int,
+    ) -> None:
+        self.ledger = ledger
+        self.fleet = ledger.fleet
+        self.documents = documents
+        self.sessions = sessions
+        self.holds = holds
+        self.liveness = liveness
+        self.loaded = {row: self.fleet.document(row) for row in range(self.fleet.count)}
+        self.restored = restored
+
+    def on_heartbeats(self, batch: HeartbeatBatch, now_ms: int) -> None:
+        """Columns where nothing changes, rows where something does."""
+        index = self.fleet.index
+        rows = np.array([index.get(d, -1) for d in batch.devices], np.int64)
+        regular = self._regular(batch, rows)
+        if regular.any():
+            self._grant_columns(batch, rows[regular], regular, now_ms)
+        for i in np.flatnonzero(~regular):
+            self._on_heartbeat(batch, int(i), now_ms)
+
+    def _regular(self, batch: HeartbeatBatch, rows: Ints) -> Flags:
+        """Those that name exactly what we hold, of online devices granted in this session before."""
+        f, held, session = self.fleet, batch.held, batch.sessions
+        if not f.count:
+            return np.zeros(len(rows), np.bool_)
+        same: Flags = (rows >= 0) & (f.session[rows] == session) & ~f.removed[rows]
+        same &= (f.granted_session[rows] == session) & (f.runs_session[rows] == session)
+        same &= (f.doc_epoch[rows] == held[:, 0]) & (f.doc_number[rows] == held[:, 1])
+        same &= (f.runs_number[rows] == held[:, 2]) & (f.inventory[rows] == held[:, 3])
+        same &= (f.settings_epoch[rows] == held[:, 4]) & (f.settings_number[rows] == held[:, 5])
+        same &= (f.state[rows] == ONLINE) & (f.willed_ms[rows] == NEVER)
+        return same
+
+    def _grant_columns(self, batch: HeartbeatBatch, rows: Ints, which: Flags, now_ms: int) -> None:
+        f = self.fleet
+        f.note_heartbeats(rows, batch.used[which], now_ms)
+        f.note_granted(rows, now_ms)
+        names = f.names
+        self.ledger.emit(
+            PublishLeases(
+                self.ledger.epoch, [names[r] for r in rows], batch.sessions[which], batch.seqs[which],
+                f.doc_epoch[rows], f.doc_number[rows], f.runs_number[rows], f.inventory[rows],
+                f.outbox[rows], f.stored[rows],
+            )
+        )  # fmt: skip
+        self.ledger.count("grants", len(rows))
+
+    def _on_heartbeat(self, batch: HeartbeatBatch, i: int, now_ms: int) -> None:
+        row = self.sessions.row_of(batch.devices[i], now_ms)
+        session = int(batch.sessions[i])
+        if row is None or not self.sessions.accept(row, session, now_ms):
+            return
+        held = Held(*[int(v) for v in batch.held[i]])
+        self.fleet.note_heartbeats(np.array([row]), batch.used[i : i + 1], now_ms)
+        self.liveness.heard(row, now_ms)
+        if self._from_the_future(row, held.assignments):
+            return
+        self.sessions.settings_differ(row, held.settings, now_ms)
+        granted = self._grant(row, held, now_ms)
+        self._answer(row, session, int(batch.seqs[i]), granted)
+
+    def _from_the_future(self, row: int, named: Revision) -> bool:
+        """A revision above what was stored before this take-over: the database is older than the fleet (D1).
+
+        Revisions of epochs before the last detected restore are known to be above, and say nothing new.
+        """
+        past = self.restored <= named.epoch < self.ledger.epoch
+        if named.epoch <= self.ledger.epoch and not (past and named > self.loaded.get(row, NO_REVISION)):
+            return False
+        device = self.fleet.names[row]
+        self.ledger.alarm("old_database", f"{device} holds revision {named.epoch}.{named.number}, later than ours")
+        self.ledger.emit(TakeEpoch(named.epoch, named))
+        return True
+
+    def _grant(self, row: int, held: Held, now_ms: int) -> Revision:
+        """The revision granted to this heartbeat, or `NO_REVISION`."""
+        if held.assignments != self.fleet.document(row):
+            self.documents.republish(row, now_ms)
+            return NO_REVISION
+        if not self.fleet.doc_number[row] or not self._reported(row, held):
+            return NO_REVISION
+        if not self._first(row):
+            return self._granted(row, now_ms)
+        if forgotten := self.holds.forgotten(row):
+            self.holds.remove(forgotten, "forgotten by the device", now_ms)
+            return NO_REVISION
+        for attempt in self.ledger.by_device[row].values():
+            attempt.before = False
+        return self._granted(row, now_ms)
+
+    def _first(self, row: int) -> bool:
+        """Whether nothing was granted yet in this session, under this leadership."""
+        return bool(self.fleet.granted_session[row] != self.fleet.session[row])
+
+    def _reported(self, row: int, held: Held) -> bool:
+        """Grants begin after a `Runs` of this session; the first needs the one that the heartbeat names."""
+        if self.fleet.runs_session[row] != self.fleet.session[row]:
+            return False
+        return not self._first(row) or int(self.fleet.runs_number[row]) >= held.runs
+
+    def _granted(self, row: int, now_ms: int) -> Revision:
+        self.fleet.note_granted(np.array([row]), now_ms)
+        self.ledger.count("grants")
+        return self.fleet.document(row)
+
+    def _answer(self, row: int, session: int, seq: int, granted: Revision) -> None:
+        f = self.fleet
+        runs = int(f.runs_number[row]) if int(f.runs_session[row]) == session else 0
+        self.ledger.publish(
+            row,
+            LeaseAnswer(
+                self.ledger.epoch, session, seq, granted, runs,
+                int(f.inventory[row]), int(f.outbox[row]), int(f.stored[row]),
+            ),
+        )  # fmt: skip

@@ -1,0 +1,175 @@
+"""The ledger: open jobs, tasks and attempts, and what must be saved and said next.
+
+Every machine of the controller works on this one object: it changes records here, and
+what changed is queued as rows (to be saved) and effects (to follow the save). The
+controller empties both after each event.
+It decides nothing: rules live in the machines that use it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from controller.core.deadlines import Deadlines
+from controller.core.fleet import Fleet
+from controller.core.records import AttemptRow, AuditRow, DeviceRow, FleetRow, JobRow, Row, TaskRow
+from protocol.core import Effect, Note, Publish
+from protocol.messages import Message
+from protocol.resources import Resources
+from protocol.tasks import AttemptId, Guarantee, JobKind
+
+RECENT_ATTEMPTS = 20_000
+"""Ended attempts whose late output still finds its owner."""
+
+
+@dataclass(slots=True)
+class Job:
+    """An open job in memory."""
+
+    row: JobRow
+    entry_bytes: int
+    """What one attempt of it takes in a document, at most."""
+    left: int = 0
+    """Tasks that are not final."""
+    ready: deque[str] = field(default_factory=deque)
+    """Pending tasks whose wait is over, first come first."""
+    failed: int = 0
+    cancelled: int = 0
+    blocked: int = -1
+    """The fleet's room generation at which nothing fitted."""
+
+    @property
+    def demand(self) -> Resources:
+        return self.row.spec.resources
+
+    @property
+    def at_most_one(self) -> bool:
+        return self.row.guarantee is Guarantee.AT_MOST_ONE
+
+    @property
+    def service(self) -> bool:
+        return self.row.kind is JobKind.SERVICE
+
+
+@dataclass(slots=True)
+class Task:
+    """An open task in memory."""
+
+    row: TaskRow
+    job: Job
+    avoid: str = ""
+    """The device where it was last; another one is preferred."""
+    expired: bool = False
+    started_ms: int = 0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A reservation: an attempt that is not yet free."""
+
+    row: AttemptRow
+    job: Job
+    device: int
+    before: bool = False
+    """It was there when this leadership began: perhaps granted by an earlier one."""
+    floor_ms: int = 0
+    """Held at least until then (L5)."""
+    hold_until_ms: int = 0
+    """Of a removed attempt: until when the last grant that covered it holds."""
+    holder: int = 0
+    """Session of the last grant that covered it; 0 when none did."""
+
+    @property
+    def id(self) -> AttemptId:
+        return AttemptId(self.row.task, self.row.attempt)
+
+
+class Ledger:
+    """Records by their ids, and the rows and effects of the event at hand."""
+
+    def __init__(self, fleet: Fleet, epoch: int, leader: str) -> None:
+        self.fleet = fleet
+        self.epoch = epoch
+        self.leader = leader
+        self.wall_offset_ms = 0
+        self.jobs: dict[str, Job] = {}
+        self.tasks: dict[str, Task] = {}
+        self.attempts: dict[AttemptId, Attempt] = {}
+        self.by_device: list[dict[AttemptId, Attempt]] = []
+        self.recent: OrderedDict[AttemptId, str] = OrderedDict()
+        self.deadlines = Deadlines()
+        self.counters: dict[str, int] = {}
+        self.garbage: dict[str, int] = {}
+        self.alarms: dict[str, str] = {}
+        self.rows: list[Row] = []
+        self.effects: list[Effect] = []
+
+    # ------------------------------------------------------------- what follows
+
+    def save(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def emit(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def publish(self, row: int, message: Message) -> None:
+        self.effects.append(Publish(self.fleet.names[row], message))
+
+    def note(self, level: str, text: str, **fields: str | int) -> None:
+        self.effects.append(Note(level, text, fields))
+
+    def audit(
+        self, now_ms: int, what: str, of: str, old: str, new: str,
+        actor: str = "controller", device: str = "", attempt: int = 0, reason: str = "",
+    ) -> None:  # fmt: skip
+        """One row per state change, with who wanted it (I10)."""
+        self.rows.append(AuditRow(self.wall(now_ms), actor, what, of, old, new, device, attempt, reason))
+
+    def fact(self, name: str, value: str) -> None:
+        self.rows.append(FleetRow(name, value))
+
+    def wall(self, now_ms: int) -> int:
+        return now_ms + self.wall_offset_ms
+
+    # ------------------------------------------------------------- counting
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    def count_garbage(self, reason: str) -> None:
+        self.garbage[reason] = self.garbage.get(reason, 0) + 1
+
+    def alarm(self, name: str, text: str) -> None:
+        """Raises an alarm once; it stands until `calm`."""
+        if name not in self.alarms:
+            self.alarms[name] = text
+            self.note("error", text, alarm=name)
+
+    def calm(self, name: str) -> None:
+        if self.alarms.pop(name, None) is not None:
+            self.note("info", "alarm ended", alarm=name)
+
+    # ------------------------------------------------------------- attempts
+
+    def hold(self, attempt: Attempt, now_ms: int) -> None:
+        """Enters a new reservation."""
+        self.attempts[attempt.id] = attempt
+        self.by_device[attempt.device][attempt.id] = attempt
+        self.fleet.reserve(attempt.device, attempt.job.demand, attempt.job.entry_bytes)
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Ends a reservation; late output still finds the device."""
+        del self.attempts[attempt.id]
+        del self.by_device[attempt.device][attempt.id]
+        self.fleet.release(attempt.device, attempt.job.demand, attempt.job.entry_bytes)
+        self.remember(attempt.id, self.fleet.names[attempt.device])
+
+    def remember(self, attempt: AttemptId, device: str) -> None:
+        self.recent[attempt] = device
+        if len(self.recent) > RECENT_ATTEMPTS:
+            self.recent.popitem(last=False)
+
+    def admit(self, record: DeviceRow) -> int:
+        self.by_device.append({})
+        return self.fleet.admit(record, None)

@@ -1,0 +1,147 @@
+"""Operators' decisions on devices: cordon, uncordon, drain, add, remove; and quarantine.
+
+Each removes, in the same commit, every attempt that no `Runs` of this session showed as
+started (L7); a drain then moves the others a few at a time, stop before start.
+"""
+
+from __future__ import annotations
+
+from controller.core.effects import ClearRetained, Reply
+from controller.core.events import DeviceDecision
+from controller.core.holds import Holds
+from controller.core.ledger import Attempt, Ledger
+from controller.core.records import AttemptState
+from controller.core.sessions import Sessions, new_device
+from controller.core.views import DoneView, RefusalView
+
+DRAIN_STEP_MS = 500
+MOVES_AT_ONCE = 10
+MOVES_SHARE = 0.05
+"""Voluntary moves in flight: this share of all reserved tasks, at least `MOVES_AT_ONCE` (C4)."""
+
+
+class Operators:
+    """Decisions of people, and the quarantine that the controller decides itself."""
+
+    def __init__(self, ledger: Ledger, holds: Holds, sessions: Sessions) -> None:
+        self.ledger = ledger
+        self.fleet = ledger.fleet
+        self.holds = holds
+        self.sessions = sessions
+        self.draining: dict[int, None] = {}
+        """Rows in the order in which their drains began."""
+
+    def decide(self, event: DeviceDecision, now_ms: int) -> None:
+        """Carries out one decision and answers it."""
+        row = self.fleet.index.get(event.device)
+        if event.verb == "add":
+            self._add(event, row, now_ms)
+            return
+        if row is None or self.fleet.removed[row]:
+            self.ledger.emit(Reply(event.request, RefusalView("not_found", f"no device {event.device}")))
+            return
+        {"cordon": self._cordon, "uncordon": self._uncordon, "drain": self._drain, "remove": self._remove}[event.verb](
+            row, event.actor, now_ms
+        )
+        self.ledger.emit(Reply(event.request, DoneView(event.device)))
+
+    # ------------------------------------------------------------- verbs
+
+    def _add(self, event: DeviceDecision, row: int | None, now_ms: int) -> None:
+        if row is None:
+            record = new_device(event.device, self.ledger.wall(now_ms))
+            self.ledger.admit(record)
+            self.ledger.save(record)
+        elif self.fleet.removed[row]:
+            self.fleet.records[row].removed = False
+            self._decided(row)
+        self.ledger.audit(now_ms, "device", event.device, "", "known", event.actor)
+        self.ledger.emit(Reply(event.request, DoneView(event.device)))
+
+    def _cordon(self, row: int, actor: str, now_ms: int) -> None:
+        self.fleet.records[row].cordoned = True
+        self._shut(row, "cordoned", actor, now_ms)
+
+    def _uncordon(self, row: int, actor: str, now_ms: int) -> None:
+        """Also ends a drain and a quarantine: the operator has looked."""
+        record = self.fleet.records[row]
+        was_quarantined = record.quarantined
+        record.cordoned = record.draining = record.quarantined = False
+        self.draining.pop(row, None)
+        self._decided(row)
+        self.ledger.audit(now_ms, "device", record.device, "cordoned", "open", actor)
+        if was_quarantined:
+            self.ledger.calm(f"quarantine:{record.device}")
+            self.sessions.publish_settings(row, now_ms)
+
+    def _drain(self, row: int, actor: str, now_ms: int) -> None:
+        self.fleet.records[row].cordoned = self.fleet.records[row].draining = True
+        self._shut(row, "draining", actor, now_ms)
+        self.draining[row] = None
+        self.step(now_ms)
+
+    def _remove(self, row: int, actor: str, now_ms: int) -> None:
+        """The device is gone for good: nothing on it is waited for longer than its hold."""
+        record = self.fleet.records[row]
+        record.removed, record.cordoned, record.draining = True, False, False
+        attempts = list(self.ledger.by_device[row].values())
+        self._shut(row, "removed", actor, now_ms)
+        self.draining.pop(row, None)
+        self.holds.remove([a for a in attempts if a.id in self.ledger.attempts], "device removed", now_ms)
+        for attempt in attempts:
+            if attempt.id in self.ledger.attempts and not attempt.job.at_most_one:
+                self.holds.force(attempt, "device removed", now_ms)
+        self.ledger.calm(f"quarantine:{record.device}")
+        self.ledger.emit(ClearRetained(record.device))
+
+    def quarantine(self, row: int, now_ms: int) -> None:
+        """Two identities under one id: nothing is trusted but time (S4)."""
+        record = self.fleet.records[row]
+        if record.quarantined:
+            return
+        record.quarantined = True
+        self._shut(row, "quarantined", "controller", now_ms)
+        self.ledger.alarm(
+            f"quarantine:{record.device}",
+            f"two machines speak as device '{record.device}'; stop one of them, then `fm device uncordon "
+            f"{record.device}`",
+        )
+        self.sessions.publish_settings(row, now_ms)
+
+    def _shut(self, row: int, word: str, actor: str, now_ms: int) -> None:
+        self._decided(row)
+        self.ledger.audit(now_ms, "device", self.fleet.names[row], "open", word, actor)
+        self.holds.remove(self.holds.unstarted(row), word, now_ms)
+
+    def _decided(self, row: int) -> None:
+        self.fleet.decide(row)
+        self.ledger.save(self.fleet.records[row])
+
+    # ------------------------------------------------------------- drains
+
+    def next_due_ms(self, now_ms: int) -> int | None:
+        return now_ms + DRAIN_STEP_MS if self.draining else None
+
+    def step(self, now_ms: int) -> None:
+        """Moves some more attempts off draining devices, within the budget of voluntary moves."""
+        budget = max(MOVES_AT_ONCE, int(MOVES_SHARE * len(self.ledger.attempts)))
+        moving = sum(1 for row in self.draining for a in self._of(row) if a.row.state is AttemptState.REMOVED)
+        for row in list(self.draining):
+            staying = [a for a in self._of(row) if a.row.state is not AttemptState.REMOVED]
+            chosen = staying[: max(0, budget - moving)]
+            moving += len(chosen)
+            self.holds.remove(chosen, "drained", now_ms)
+            if not self._of(row):
+                self._drained(row, now_ms)
+
+    def _of(self, row: int) -> list[Attempt]:
+        return list(self.ledger.by_device[row].values())
+
+    def _drained(self, row: int, now_ms: int) -> None:
+        record = self.fleet.records[row]
+        del self.draining[row]
+        record.draining = False
+        self._decided(row)
+        self.ledger.audit(now_ms, "device", record.device, "draining", "cordoned")
+
+

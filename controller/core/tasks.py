@@ -1,0 +1,165 @@
+"""Tasks: every change of a task's state, in one place, each with its audit row.
+
+What ends, retries or waits is decided here by the rules C2 and C5; when an attempt is
+free is decided in `holds`, where a device's word is weighed.
+"""
+
+from __future__ import annotations
+
+from controller.core.documents import Documents
+from controller.core.ledger import Attempt, Job, Ledger, Task
+from controller.core.records import AttemptRow, AttemptState, JobState
+from protocol.backoff import retry_ms
+from protocol.tasks import AttemptId, TaskState, check_task_move
+
+SERVICE_STABLE_MS = 60_000
+"""A service that ran this long starts its restart waits anew."""
+ATTEMPT_MAX = 2**53
+CANCELLED = "cancelled"
+
+
+class Tasks:
+    """Moves tasks between states; wakes placement by filling `Job.ready`."""
+
+    def __init__(self, ledger: Ledger, documents: Documents, attempt_floor: int) -> None:
+        self.ledger = ledger
+        self.documents = documents
+        self.attempt_floor = attempt_floor
+
+    # ------------------------------------------------------------- forward
+
+    def assign(self, task: Task, device: int, now_ms: int) -> None:
+        """Reserves the next attempt of a task on a device; its number is committed before it is told."""
+        row = task.row
+        name = self.ledger.fleet.names[device]
+        row.attempt = max(row.attempt + 1, self.attempt_floor)
+        since = self.documents.add(device, now_ms)
+        record = AttemptRow(
+            row.id, row.attempt, name, AttemptState.ASSIGNED, since, 0, 0, None, 0, "",
+            self.ledger.wall(now_ms), 0, 0,
+        )  # fmt: skip
+        self.ledger.hold(Attempt(record, task.job, device), now_ms)
+        self.ledger.save(record)
+        row.device, row.reason, row.exit_code = name, "", None
+        task.avoid = name
+        self.ledger.count("placements")
+        self._move(task, TaskState.ASSIGNED, now_ms)
+
+    def started(self, task: Task, attempt: Attempt, now_ms: int) -> None:
+        """The device shows the attempt as started."""
+        attempt.row.state = AttemptState.RUNNING
+        attempt.row.started_at = self.ledger.wall(now_ms)
+        self.ledger.save(attempt.row)
+        if task.row.state is TaskState.ASSIGNED:
+            task.started_ms = now_ms
+            self._move(task, TaskState.RUNNING, now_ms, actor=task.row.device)
+
+    # ------------------------------------------------------------- ends of an attempt
+
+    def succeeded(self, task: Task, now_ms: int) -> None:
+        task.row.exit_code = 0
+        self._finish(task, TaskState.SUCCEEDED, "exited", now_ms, actor=task.row.device)
+
+    def own_failure(self, task: Task, exit_code: int | None, reason: str, now_ms: int) -> None:
+        """The run itself ended badly (C5), or a service ended at all."""
+        job, row = task.job, task.row
+        row.exit_code = exit_code
+        if self._over(task, now_ms):
+            return
+        if job.service and now_ms - task.started_ms >= SERVICE_STABLE_MS:
+            row.failures = 0
+        row.failures += 1
+        if job.row.max_attempts and row.failures >= job.row.max_attempts:
+            self._finish(task, TaskState.FAILED, reason, now_ms, actor=row.device)
+        else:
+            self.again(task, reason, now_ms, retry_ms(row.failures))
+
+    def lost(self, task: Task, reason: str, now_ms: int) -> None:
+        """The attempt is over through no fault of its own: another one, at once."""
+        if not self._over(task, now_ms):
+            self.again(task, reason, now_ms)
+
+    def _over(self, task: Task, now_ms: int) -> bool:
+        """Ends a task that was to end as soon as it is free."""
+        if task.row.desired == CANCELLED:
+            self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms)
+        elif task.expired:
+            self._finish(task, TaskState.FAILED, "expired", now_ms)
+        else:
+            return False
+        return True
+
+    def again(self, task: Task, reason: str, now_ms: int, wait_ms: int = 0) -> None:
+        """Back to pending; ready at once or after a wait."""
+        task.row.reason = reason
+        device, task.row.device = task.row.device, ""
+        self._move(task, TaskState.PENDING, now_ms, device=device)
+        if wait_ms:
+            self.ledger.deadlines.set("ready", task.row.id, now_ms + wait_ms)
+        else:
+            self.ready(task)
+
+    def ready(self, task: Task) -> None:
+        task.job.ready.append(task.row.id)
+        task.job.blocked = -1
+
+    # ------------------------------------------------------------- wishes
+
+    def cancel(self, task: Task, actor: str, now_ms: int) -> Attempt | None:
+        """Wants the task to end; returns the attempt that must leave its document first, if any."""
+        task.row.desired = CANCELLED
+        if task.row.state is TaskState.PENDING:
+            self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms, actor)
+            return None
+        self.ledger.save(task.row)
+        self.ledger.audit(now_ms, "task", task.row.id, "run", CANCELLED, actor, task.row.device, task.row.attempt)
+        return self.attempt_of(task)
+
+    def expire(self, task: Task, now_ms: int) -> Attempt | None:
+        """Its time to live is over; as with a cancel, what runs must be stopped first."""
+        task.expired = True
+        if task.row.state is TaskState.PENDING:
+            self._over(task, now_ms)
+            return None
+        return self.attempt_of(task)
+
+    def attempt_of(self, task: Task) -> Attempt | None:
+        """The reservation of the task's present attempt."""
+        return self.ledger.attempts.get(AttemptId(task.row.id, task.row.attempt)) if task.row.device else None
+
+    # ------------------------------------------------------------- moves
+
+    def _move(
+        self, task: Task, state: TaskState, now_ms: int, actor: str = "controller", device: str = ""
+    ) -> None:
+        row, old = task.row, task.row.state
+        check_task_move(row.id, old, state)
+        row.state, row.changed_at = state, self.ledger.wall(now_ms)
+        self.ledger.save(row)
+        self.ledger.audit(
+            now_ms, "task", row.id, old, state, actor, row.device or device, row.attempt, row.reason
+        )
+
+    def _finish(
+        self, task: Task, state: TaskState, reason: str, now_ms: int, actor: str = "controller"
+    ) -> None:
+        task.row.reason = reason
+        self._move(task, state, now_ms, actor)
+        job = task.job
+        job.left -= 1
+        job.failed += state is TaskState.FAILED
+        job.cancelled += state is TaskState.CANCELLED
+        del self.ledger.tasks[task.row.id]
+        self.ledger.deadlines.clear("ready", task.row.id)
+        self.ledger.deadlines.clear("expired", task.row.id)
+        self.ledger.count(f"tasks_{state}")
+        if not job.left:
+            self._close(job, now_ms)
+
+    def _close(self, job: Job, now_ms: int) -> None:
+        """The last task is final: the job becomes the worst of what they became."""
+        state = JobState.FAILED if job.failed else JobState.CANCELLED if job.cancelled else JobState.SUCCEEDED
+        job.row.state, job.row.changed_at = state, self.ledger.wall(now_ms)
+        self.ledger.save(job.row)
+        self.ledger.audit(now_ms, "job", job.row.id, JobState.OPEN, state)
+        del self.ledger.jobs[job.row.id]
