@@ -42,7 +42,7 @@ def test_the_cores_are_among_the_pure_files() -> None:
         "def f():\n    x = set()\n    return [*x]",
         "def f(a, b):\n    x = set(a)\n    y = x - b\n    return tuple(y)",
         "def f(a, b):\n    for x in a.keys() - b.keys(): pass",
-        "class A:\n    def g(self):\n        self.x: set[int] = set()\n    def f(self):\n        yield from self.x",
+        "class A:\n    def g(self):\n        self.x: set[int] = y\n    def f(self):\n      yield from self.x",
         "@dataclass\nclass A:\n    x: set[int]\ndef f(a: A):\n    for y in a.x: pass",
         "def f() -> set[int]: ...\ndef g():\n    for x in f(): pass",
         "def f(x: set[str]):\n    return ','.join(x)",
