@@ -1,0 +1,443 @@
+"""The MQTT link on paho-mqtt: paho's protocol code, asyncio's socket, no thread, no select().
+
+paho keeps what it is good at: every packet it encodes and decodes, its bookkeeping of
+QoS 1. Taken from it are the things that don't fit thousands of links in one event
+loop, each an override or two in `_PahoClient`:
+1. its blocking connect: `_create_socket` hands it our ready `Wire`;
+2. its output queue with a wake-up per packet: `_packet_queue` writes to the wire;
+3. its reading of single bytes from the socket: `feed` gives it whole packets;
+4. its window of unacknowledged messages, whose search is quadratic, and its message numbers,
+   which it hands out while still in use: `_handle_pubackcomp` and `_mid_generate`.
+Its keep-alive isn't used either: at a granularity that thousands of links can afford it
+pings up to half a period too late for the broker.
+
+Rejected: paho's `loop()` (select(), silently dead at descriptor 1024) and `loop_start()`
+(a thread per link). The overrides touch private names, hence the range in pyproject.toml
+and the contract suite, which is what says whether a new paho still fits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from live.link import LinkHandlers, LinkOptions, TlsSettings
+from live.wire import Wire
+
+PUBLISH, CONNACK = 0x30, 0x20
+TYPE_BITS, QOS_HIGH_BIT = 0xF0, 0x04
+HELD_BYTES_MAX = 64 * 1_048_576
+"""Retained messages that overtake the SUBACK: 10,000 devices' documents, some KiB each."""
+SILENT_TICKS_MAX = 3
+"""A tick is half a keep-alive: given up after 1.5 periods, the same rule the broker has for us."""
+
+Waiting = tuple[str, bytes, bool]
+
+
+class State(Enum):
+    """Life of one link: NEW → DIALLING → GREETING → SUBSCRIBING → UP → CLOSING → ENDED, or ENDED from any."""
+
+    NEW = "new"
+    DIALLING = "dialling"
+    GREETING = "greeting"
+    SUBSCRIBING = "subscribing"
+    UP = "up"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+class PahoLink:
+    """One connection attempt with paho. Contract: `live.link.Link`."""
+
+    def __init__(self, options: LinkOptions, handlers: LinkHandlers) -> None:
+        self._options = options
+        self._handlers = handlers
+        self._state = State.NEW
+        self._reason = ""
+        self._pausing = False
+        self._arrived: tuple[str, bytes, int, bool] | None = None
+        self._held: deque[tuple[str, bytes, int, bool]] = deque()
+        self._held_bytes = 0
+        self._waiting_qos0: deque[Waiting] = deque()
+        self._waiting_qos1: deque[Waiting] = deque()
+        self._silent_ticks = 0
+        self._suback_mid: int | None = None
+
+    # ---------------------------------------------------------------- contract
+
+    def open(self) -> None:
+        """See `Link.open`."""
+        if self._state is not State.NEW:
+            raise ValueError("a link is opened once")
+        self._state = State.DIALLING
+        self._loop = asyncio.get_running_loop()
+        self._wire = Wire(self, self._loop)
+        self._client = _PahoClient(self._options, self._wire, self._on_acknowledged)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        timeout_ms = self._options.connect_timeout_ms
+        self._deadline = self._loop.call_later(timeout_ms / 1_000, self._on_deadline)
+        self._tick: asyncio.TimerHandle | None = None
+        self._dialling = self._loop.create_task(self._dial())
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
+        """See `Link.publish`."""
+        if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:
+            raise ValueError(f"cannot publish to {topic!r} with QoS {qos}")
+        if self._state is not State.UP:
+            return False
+        blocked = self._wire.congested or (qos == 1 and self._window_full())
+        waiting = self._waiting_qos1 if qos else self._waiting_qos0
+        if not blocked and not waiting:
+            self._client.publish(topic, payload, qos, retain)
+            return True
+        if self.queued >= self._options.queue_max:
+            return False
+        waiting.append((topic, payload, retain))
+        return True
+
+    def close(self, orderly: bool) -> None:
+        """See `Link.close`."""
+        if self._state in (State.NEW, State.CLOSING, State.ENDED):
+            return
+        if self._state is State.DIALLING:
+            self._fail("closed")
+            return
+        self._state = State.CLOSING
+        if orderly:
+            self._send_waiting(everything=True)
+            self._client.disconnect()
+            self._wire.finish("closed")
+        else:
+            self._wire.abort("closed")
+
+    def pause_reading(self) -> None:
+        """See `Link.pause_reading`."""
+        self._pausing = True
+        if self._state is State.UP:  # before that, the SUBACK must still be read
+            self._wire.pause()
+
+    def resume_reading(self) -> None:
+        """See `Link.resume_reading`."""
+        if self._pausing:
+            self._pausing = False
+            if self._state is State.UP:
+                self._loop.call_soon(self._release)
+
+    @property
+    def queued(self) -> int:
+        """See `Link.queued`."""
+        return len(self._waiting_qos0) + len(self._waiting_qos1)
+
+    @property
+    def inflight(self) -> int:
+        """See `Link.inflight`."""
+        return 0 if self._state in (State.NEW, State.ENDED) else self._client.unacknowledged
+
+    # ---------------------------------------------------------------- coming up
+
+    async def _dial(self) -> None:
+        options = self._options
+        try:
+            context = tls_context(options.tls) if options.tls else None
+            await self._loop.create_connection(lambda: self._wire, options.host, options.port, ssl=context)
+        except (OSError, ValueError, OverflowError) as error:  # no such host name, no such port
+            self._fail(f"cannot connect: {error}")
+            return
+        if self._state is not State.DIALLING:
+            self._wire.abort(self._reason)
+            return
+        self._state = State.GREETING
+        self._client.reconnect()
+        if options.keepalive_s:
+            self._wire.set_silence_limit(options.keepalive_s * 1_500)
+            self._tick = self._loop.call_later(options.keepalive_s / 2, self._on_tick)
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: object,
+        flags: paho.ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if code.is_failure:
+            self._cut(f"refused: {code}")
+        else:
+            self._state = State.SUBSCRIBING if self._options.subscriptions else State.UP
+
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: object,
+        mid: int,
+        codes: list[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
+        if self._state is not State.SUBSCRIBING or mid != self._suback_mid:
+            return
+        wanted = self._options.subscriptions
+        refused = [topic for (topic, _), code in zip(wanted, codes, strict=False) if code.is_failure]
+        if len(codes) != len(wanted):
+            self._cut("unreadable: SUBACK of another length")
+        elif refused:
+            self._cut(f"subscription refused: {refused[0]}")
+        else:
+            self._state = State.UP
+
+    def _advance(self) -> None:
+        if self._state is State.SUBSCRIBING:
+            self._suback_mid = self._client.subscribe(list(self._options.subscriptions))[1]
+        elif self._state is State.UP:
+            self._announce()
+
+    def _announce(self) -> None:
+        self._deadline.cancel()
+        self._handlers.on_up()
+        if self._held:  # what overtook the SUBACK comes before anything read later
+            self._wire.pause()
+            self._release()
+        elif self._pausing:
+            self._wire.pause()
+
+    # ---------------------------------------------------------------- going down
+
+    def _on_deadline(self) -> None:
+        reason = f"no answer within {self._options.connect_timeout_ms} ms"
+        if self._state is State.DIALLING:
+            self._fail(reason)
+        else:
+            self._cut(reason)
+
+    def _cut(self, reason: str) -> None:
+        """End a connection whose wire exists; `on_wire_lost` follows."""
+        if self._state not in (State.CLOSING, State.ENDED):
+            self._state = State.CLOSING
+            self._wire.abort(reason)
+
+    def _fail(self, reason: str) -> None:
+        """End an attempt whose wire doesn't exist yet."""
+        if self._state is not State.DIALLING:
+            return
+        self._state, self._reason = State.CLOSING, reason
+        self._dialling.cancel()
+        self._wire.abort(reason)
+        self._loop.call_soon(self._finish, reason)
+
+    def on_wire_lost(self, reason: str) -> None:
+        """The wire is gone, whoever ended it."""
+        self._finish(self._reason or reason)
+
+    def _finish(self, reason: str) -> None:
+        if self._state is State.ENDED:
+            return
+        self._state = State.ENDED
+        self._deadline.cancel()
+        if self._tick is not None:
+            self._tick.cancel()
+        self._held.clear()
+        self._waiting_qos0.clear()
+        self._waiting_qos1.clear()
+        self._client.forget()
+        self._handlers.on_down(reason)
+
+    # ---------------------------------------------------------------- receiving
+
+    def on_packet(self, command: int, body: bytes) -> None:
+        """One packet from the wire. Whatever is wrong with it ends the connection, nothing else."""
+        state = self._state
+        kind = command & TYPE_BITS
+        if state is State.DIALLING or (kind == CONNACK) is not (state is State.GREETING):
+            self._cut(f"unreadable: packet type {kind >> 4} while {state.value}")
+            return
+        if kind == PUBLISH and command & QOS_HIGH_BIT:
+            self._cut("unreadable: a message of QoS 2 that nobody subscribed")
+            return
+        error = self._client.feed(command, body)
+        if error:
+            self._cut(f"unreadable: {error}")
+            return
+        if self._arrived is not None:
+            self._deliver()
+        elif self._state is not state:
+            self._advance()
+
+    def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
+        """Only remembers: a handler's bug must not be taken for the peer's garbage."""
+        topic = bytes(message._topic).decode("utf-8", "replace")
+        self._arrived = (topic, bytes(message.payload), message.qos, message.retain)
+
+    def _deliver(self) -> None:
+        arrived, self._arrived = self._arrived, None
+        if arrived is None:
+            return
+        if self._state is State.UP:
+            self._handlers.on_message(*arrived)
+            return
+        self._held.append(arrived)
+        self._held_bytes += len(arrived[1])
+        if self._held_bytes > HELD_BYTES_MAX:
+            self._cut("too many messages before the subscription was acknowledged")
+
+    def _release(self) -> None:
+        while self._held and not self._pausing and self._state is State.UP:
+            self._handlers.on_message(*self._held.popleft())
+        if not self._pausing and self._state is State.UP:
+            self._held_bytes = 0
+            self._wire.resume()
+
+    # ---------------------------------------------------------------- sending
+
+    def _window_full(self) -> bool:
+        return self._client.unacknowledged >= self._options.inflight_max
+
+    def _on_acknowledged(self) -> None:
+        if self._waiting_qos1:
+            self._send_waiting()
+
+    def on_writable(self) -> None:
+        """The socket takes bytes again."""
+        self._send_waiting()
+
+    def _send_waiting(self, everything: bool = False) -> None:
+        """QoS 0 first: it is fresh or it is nothing. `everything`: the last chance, bounds or not."""
+        for qos, waiting in ((0, self._waiting_qos0), (1, self._waiting_qos1)):
+            while waiting and (everything or not self._wire.congested):
+                if qos and not everything and self._window_full():
+                    return
+                topic, payload, retain = waiting.popleft()
+                self._client.publish(topic, payload, qos, retain)
+
+    # ---------------------------------------------------------------- silence
+
+    def _on_tick(self) -> None:
+        """Every half keep-alive. While reading is paused, silence is ours, not the peer's."""
+        wire = self._wire
+        self._silent_ticks = 0 if wire.heard or wire.paused else self._silent_ticks + 1
+        if self._silent_ticks >= SILENT_TICKS_MAX:
+            self._cut(f"silent for {self._options.keepalive_s * 1_500} ms")
+            return
+        if self._state in (State.SUBSCRIBING, State.UP) and not (wire.heard and wire.spoke):
+            self._client.ping()
+        wire.heard = wire.spoke = False
+        self._tick = self._loop.call_later(self._options.keepalive_s / 2, self._on_tick)
+
+
+class _PahoClient(paho.Client):
+    """paho without its socket, queue and timers. Everything it sends goes to the wire at once."""
+
+    def __init__(self, options: LinkOptions, wire: Wire, acknowledged: Callable[[], None]) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            options.client_id,
+            clean_session=True,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        self._wire = wire
+        self._acknowledged = acknowledged
+        self.max_inflight_messages_set(0)  # no window of paho's own
+        if options.username is not None:
+            self.username_pw_set(options.username, options.password)
+        if options.will is not None:
+            will = options.will
+            self.will_set(will.topic, will.payload, will.qos, will.retain)
+        self.connect_async(options.host, options.port, options.keepalive_s)
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._out_messages)
+
+    def feed(self, command: int, body: bytes) -> str:
+        """Let paho handle one packet. Answers what was wrong with it, or nothing."""
+        packet = self._in_packet
+        packet["command"], packet["packet"] = command, body  # type: ignore[typeddict-item]
+        packet["remaining_length"] = len(body)
+        try:
+            code = self._packet_handle()
+        except Exception as error:  # the peer's bytes in a third party's parser: any error is garbage
+            return f"{type(error).__name__}: {error}"
+        return "" if code == MQTTErrorCode.MQTT_ERR_SUCCESS else str(paho.error_string(code))
+
+    def ping(self) -> None:
+        self._send_pingreq()
+
+    def forget(self) -> None:
+        """Drop the wire and our callbacks: a dead link must not be kept alive by its own circle."""
+        self._sock = None
+        self.on_connect = self.on_subscribe = self.on_message = None
+        self._acknowledged = _nothing
+        self._out_messages.clear()
+
+    def _mid_generate(self) -> int:
+        """paho's own hands out a number that is still in use, and then drops the message."""
+        mid = self._last_mid
+        while True:
+            mid = mid % 65_535 + 1
+            if mid not in self._out_messages:
+                self._last_mid = mid
+                return mid
+
+    def _create_socket(self) -> paho.SocketLike:
+        return _WireSocket()
+
+    def _packet_queue(
+        self,
+        command: int,
+        packet: bytes | bytearray,
+        mid: int,
+        qos: int,
+        info: paho.MQTTMessageInfo | None = None,
+    ) -> MQTTErrorCode:
+        self._wire.write(bytes(packet))
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: str) -> MQTTErrorCode:
+        """The acknowledgement of QoS 1; paho's own builds three objects of MQTT 5 for it (10 us)."""
+        body = self._in_packet["packet"]
+        if len(body) != 2:
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if self._out_messages.pop(int.from_bytes(body, "big"), None) is not None:
+            self._acknowledged()
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+class _WireSocket:
+    """What paho holds in place of a socket: it only asks whether there is one, and closes it."""
+
+    def recv(self, buffer_size: int) -> bytes:
+        raise BlockingIOError
+
+    def send(self, buffer: bytes | bytearray) -> int:
+        raise BlockingIOError
+
+    def close(self) -> None:
+        """The wire is closed by the link, which also says why."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def setblocking(self, flag: bool) -> None:
+        """It never blocks."""
+
+
+def tls_context(settings: TlsSettings) -> ssl.SSLContext:
+    """Verifies the broker's name and chain, TLS 1.2 or later. Raises `OSError` (ssl's errors are)."""
+    context = ssl.create_default_context(cafile=settings.ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.cert_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file or None)
+    return context
+
+
+def _nothing() -> None:
+    return None
