@@ -42,6 +42,8 @@ ACCOUNT = "mosquitto"
 READY_MS = 10_000
 STOP_MS = 5_000
 ASK_EVERY_MS = 20
+ASK_TIMEOUT_MS = 500
+"""Short, so that a child that died because its port was taken is noticed behind the port's owner."""
 POLL_MS = 500
 """Only where the kernel has no pidfd (before 5.3, or a container that forbids it)."""
 LOG_BYTES_MAX = 8_388_608
@@ -226,7 +228,8 @@ class MosquittoBroker:
             if self.pid is None:
                 raise BrokerError(f"mosquitto ended at once: {self._last_words()}")
             try:
-                code = await probe(plan.host, plan.port, PROBE, PROBE, self._probe_password)
+                login = (PROBE, PROBE, self._probe_password)
+                code = await probe(plan.host, plan.port, *login, timeout_ms=ASK_TIMEOUT_MS)
                 if code == ACCEPTED:
                     return
                 last = f"refused with {code}"
