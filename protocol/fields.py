@@ -72,7 +72,9 @@ class Text:
         if type(value) is not str:
             raise _wrong("text", value)
         if len(value) > self.chars_max or "\0" in value:
-            raise RemoteGarbage(GarbageReason.OUT_OF_RANGE, f"text over {self.chars_max} characters or with NUL")
+            raise RemoteGarbage(
+                GarbageReason.OUT_OF_RANGE, f"text over {self.chars_max} characters or with NUL"
+            )
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise RemoteGarbage(GarbageReason.OUT_OF_RANGE, "text with a lone surrogate")
         if self.pattern is not None and self.pattern.fullmatch(value) is None:
@@ -226,7 +228,10 @@ def wire(key: int, kind: Kind, default: object = MISSING) -> Any:
     if default is MISSING:
         return field(metadata=metadata)
     if isinstance(default, dict):
-        return field(default_factory=lambda: dict(cast("dict[str, Any]", default)), metadata=metadata | {"default": default})
+        return field(
+            default_factory=lambda: dict(cast("dict[str, Any]", default)),
+            metadata=metadata | {"default": default},
+        )
     return field(default=default, metadata=metadata)
 
 

@@ -200,7 +200,9 @@ class Assignments(Message):
     channel: ClassVar[str] = "assignments"
     retain: ClassVar[bool] = True
     revision: Revision = wire(1, _REVISION)
-    attempts: tuple[AssignedAttempt, ...] = wire(2, Many(Record(AssignedAttempt), lim.DOCUMENT_ATTEMPTS_MAX), ())
+    attempts: tuple[AssignedAttempt, ...] = wire(
+        2, Many(Record(AssignedAttempt), lim.DOCUMENT_ATTEMPTS_MAX), ()
+    )
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ CHURN_MS = limits.LEASE_MS // 3
 REPUBLISH_MS = 1_000
 REVISIONS_PER_S = 500
 """All devices together; beyond it additions gather. A burst of twice as many is free."""
+TOKEN_MS = 1000 // REVISIONS_PER_S
 
 
 class Documents:
@@ -36,17 +37,21 @@ class Documents:
         self.acknowledgements: dict[int, int] = {}
         self.tokens = 2.0 * REVISIONS_PER_S
         self.tokens_ms = 0
+        self.look_ms: int | None = None
+        """When something that gathers may be due; exact after each flush."""
 
     # ------------------------------------------------------------- changes
 
     def add(self, row: int, now_ms: int) -> int:
         """An attempt was assigned; returns the number of the first revision that will list it."""
         self.adds.setdefault(row, now_ms)
+        self._look(self._add_due_ms(row))
         return int(self.fleet.doc_number[row]) + 1
 
     def acknowledge(self, row: int, now_ms: int) -> int:
         """A terminal attempt may leave; returns the number of the first revision without it."""
         self.acknowledgements.setdefault(row, now_ms)
+        self._look(self._acknowledge_due_ms(row))
         return int(self.fleet.doc_number[row]) + 1
 
     def remove(self, attempts: list[Attempt], now_ms: int) -> None:
@@ -54,7 +59,10 @@ class Documents:
         row = attempts[0].device
         for attempt in attempts:
             self._mark_removed(attempt)
-            attempt.row.removed_epoch, attempt.row.until = self.ledger.epoch, int(self.fleet.doc_number[row]) + 1
+            attempt.row.removed_epoch, attempt.row.until = (
+                self.ledger.epoch,
+                int(self.fleet.doc_number[row]) + 1,
+            )
             self.ledger.save(attempt.row)
         self.revise(row, now_ms)
 
@@ -144,16 +152,22 @@ class Documents:
     def flush(self, now_ms: int) -> None:
         """Publishes every change whose waiting is over."""
         self._refill(now_ms)
-        for row in [r for r in self.adds if self._add_due_ms(r) <= now_ms]:
+        for row in self._due_rows(now_ms):
             if self.tokens < 1:
-                break
+                self.look_ms = now_ms + TOKEN_MS
+                return
             self.tokens -= 1
             self.revise(row, now_ms)
-        for row in [r for r in self.acknowledgements if self._acknowledge_due_ms(r) <= now_ms]:
-            if self.tokens < 1:
-                break
-            self.tokens -= 1
-            self.revise(row, now_ms)
+        due = [self._add_due_ms(r) for r in self.adds]
+        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements]
+        self.look_ms = min(due, default=None)
+
+    def _due_rows(self, now_ms: int) -> list[int]:
+        """Additions first; a revision that adds also acknowledges."""
+        rows = [r for r in self.adds if self._add_due_ms(r) <= now_ms]
+        due = dict.fromkeys(rows)
+        due.update(dict.fromkeys(r for r in self.acknowledgements if self._acknowledge_due_ms(r) <= now_ms))
+        return list(due)
 
     def _refill(self, now_ms: int) -> None:
         passed = now_ms - self.tokens_ms
@@ -173,13 +187,19 @@ class Documents:
     def _acknowledge_due_ms(self, row: int) -> int:
         return max(self.acknowledgements[row] + ACKNOWLEDGE_MS, self._settled_ms(row))
 
-    def next_due_ms(self, now_ms: int) -> int | None:
-        """When `flush` has something to do; a grant may bring that forward."""
-        due = [self._add_due_ms(r) for r in self.adds]
-        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements]
-        if not due:
-            return None
-        return max(min(due), now_ms + 2 if self.tokens < 1 else 0)
+    def _look(self, due_ms: int) -> None:
+        self.look_ms = due_ms if self.look_ms is None else min(self.look_ms, due_ms)
+
+    def on_granted(self, row: int) -> None:
+        """A grant ends the wait of whatever gathers for this device."""
+        if row in self.adds:
+            self._look(self._add_due_ms(row))
+        if row in self.acknowledgements:
+            self._look(self._acknowledge_due_ms(row))
+
+    def next_due_ms(self) -> int | None:
+        """When `flush` has something to do."""
+        return self.look_ms
 
 
 def entry(attempt: Attempt) -> AssignedAttempt:

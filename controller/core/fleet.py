@@ -36,7 +36,15 @@ _INTS = (
 )  # fmt: skip
 _SESSIONS = ("session", "runs_session", "granted_session", "outbox")
 _FLAGS = ("cordoned", "draining", "quarantined", "removed", "weak", "known")
-_NEVER_COLUMNS = ("heard_ms", "willed_ms", "flapped_ms", "granted_ms", "published_ms", "settings_sent_ms", "lost_ms")
+_NEVER_COLUMNS = (
+    "heard_ms",
+    "willed_ms",
+    "flapped_ms",
+    "granted_ms",
+    "published_ms",
+    "settings_sent_ms",
+    "lost_ms",
+)
 
 
 class Fleet:
@@ -233,7 +241,8 @@ class Fleet:
     def granted(self, row: int) -> bool:
         """Whether the present document was granted in the present session."""
         return bool(
-            self.granted_number[row] == self.doc_number[row] and self.granted_session[row] == self.session[row]
+            self.granted_number[row] == self.doc_number[row]
+            and self.granted_session[row] == self.session[row]
         )
 
     # ------------------------------------------------------------- room

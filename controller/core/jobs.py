@@ -26,7 +26,9 @@ KEYS_MAX = 50_000
 
 def entry_bytes(row: JobRow) -> int:
     """What one attempt of the job takes in a document, at most (ids and numbers at their longest)."""
-    longest = AttemptRow(f"{row.id}.{row.count}", 2**53, "", AttemptState.ASSIGNED, 0, 0, 0, None, 0, "", 0, 0, 0)
+    longest = AttemptRow(
+        f"{row.id}.{row.count}", 2**53, "", AttemptState.ASSIGNED, 0, 0, 0, None, 0, "", 0, 0, 0
+    )
     document = Assignments(Revision(0, 0), (entry(Attempt(longest, Job(row, 0), 0)),))
     return len(encode(document))
 

@@ -69,6 +69,9 @@ class Leases:
         f = self.fleet
         f.note_heartbeats(rows, batch.used[which], now_ms)
         f.note_granted(rows, now_ms)
+        if self.documents.adds or self.documents.acknowledgements:
+            for row in rows:
+                self.documents.on_granted(int(row))
         names = f.names
         self.ledger.emit(
             PublishLeases(
@@ -102,7 +105,9 @@ class Leases:
         if named.epoch <= self.ledger.epoch and not (past and named > self.loaded.get(row, NO_REVISION)):
             return False
         device = self.fleet.names[row]
-        self.ledger.alarm("old_database", f"{device} holds revision {named.epoch}.{named.number}, later than ours")
+        self.ledger.alarm(
+            "old_database", f"{device} holds revision {named.epoch}.{named.number}, later than ours"
+        )
         self.ledger.emit(TakeEpoch(named.epoch, named))
         return True
 
@@ -134,6 +139,7 @@ class Leases:
 
     def _granted(self, row: int, now_ms: int) -> Revision:
         self.fleet.note_granted(np.array([row]), now_ms)
+        self.documents.on_granted(row)
         self.ledger.count("grants")
         return self.fleet.document(row)
 

@@ -30,6 +30,7 @@ class Operators:
         self.sessions = sessions
         self.draining: dict[int, None] = {}
         """Rows in the order in which their drains began."""
+        self.due_ms = 0
 
     def decide(self, event: DeviceDecision, now_ms: int) -> None:
         """Carries out one decision and answers it."""
@@ -40,9 +41,9 @@ class Operators:
         if row is None or self.fleet.removed[row]:
             self.ledger.emit(Reply(event.request, RefusalView("not_found", f"no device {event.device}")))
             return
-        {"cordon": self._cordon, "uncordon": self._uncordon, "drain": self._drain, "remove": self._remove}[event.verb](
-            row, event.actor, now_ms
-        )
+        {"cordon": self._cordon, "uncordon": self._uncordon, "drain": self._drain, "remove": self._remove}[
+            event.verb
+        ](row, event.actor, now_ms)
         self.ledger.emit(Reply(event.request, DoneView(event.device)))
 
     # ------------------------------------------------------------- verbs
@@ -119,11 +120,12 @@ class Operators:
 
     # ------------------------------------------------------------- drains
 
-    def next_due_ms(self, now_ms: int) -> int | None:
-        return now_ms + DRAIN_STEP_MS if self.draining else None
+    def next_due_ms(self) -> int | None:
+        return self.due_ms if self.draining else None
 
     def step(self, now_ms: int) -> None:
         """Moves some more attempts off draining devices, within the budget of voluntary moves."""
+        self.due_ms = now_ms + DRAIN_STEP_MS
         budget = max(MOVES_AT_ONCE, int(MOVES_SHARE * len(self.ledger.attempts)))
         moving = sum(1 for row in self.draining for a in self._of(row) if a.row.state is AttemptState.REMOVED)
         for row in list(self.draining):
@@ -143,5 +145,3 @@ class Operators:
         record.draining = False
         self._decided(row)
         self.ledger.audit(now_ms, "device", record.device, "draining", "cordoned")
-
-

@@ -114,7 +114,9 @@ class Placement:
         spec = job.row.spec
         eligible = {f"runtime {spec.runtime}": self._column("runtime", "=", spec.runtime)}
         for c in spec.constraints:
-            eligible[f"{c.attribute} {c.operator} {c.value}".strip()] = self._column(c.attribute, c.operator, c.value)
+            eligible[f"{c.attribute} {c.operator} {c.value}".strip()] = self._column(
+                c.attribute, c.operator, c.value
+            )
         return Demand(job.demand, job.entry_bytes, eligible)
 
     def _column(self, attribute: str, operator: str, value: str) -> Flags:
@@ -183,7 +185,11 @@ def values_of(record: DeviceRow, attribute: str) -> tuple[str, ...]:
 def test_of(constraint: Constraint) -> Callable[[DeviceRow], bool]:
     """The constraint as a question to one device. `!=` and `not_in` hold where the attribute is absent."""
     attribute, operator, value = constraint.attribute, constraint.operator, constraint.value
-    wanted = frozenset(v.strip() for v in value.split(",")) if operator in ("in", "not_in") else frozenset((value,))
+    wanted = (
+        frozenset(v.strip() for v in value.split(","))
+        if operator in ("in", "not_in")
+        else frozenset((value,))
+    )
     if operator in ("=", "in"):
         return lambda r: any(v in wanted for v in values_of(r, attribute))
     if operator in ("!=", "not_in"):
@@ -200,5 +206,3 @@ def compare(left: str, operator: str, right: str) -> bool:
     except ValueError:
         return False
     return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator]
-
-

@@ -198,7 +198,16 @@ class FleetRow:
     value: str
 
 
-Row = JobRow | TaskRow | AttemptRow | DeviceRow | DocumentRow | AuditRow | OutputRow | FleetRow
+@dataclass(slots=True)
+class LeaderRow:
+    """Leadership: rule L6. `renewed_at` is the database server's wall clock in ms."""
+
+    epoch: int
+    holder: str
+    renewed_at: int
+
+
+Row = JobRow | TaskRow | AttemptRow | DeviceRow | DocumentRow | AuditRow | OutputRow | FleetRow | LeaderRow
 
 KEYS: dict[type, tuple[str, ...]] = {
     JobRow: ("id",),
@@ -209,15 +218,6 @@ KEYS: dict[type, tuple[str, ...]] = {
     FleetRow: ("name",),
 }
 """Key fields of the tables that replace; the others are appended."""
-
-
-@dataclass(slots=True)
-class LeaderRow:
-    """Leadership: rule L6. `renewed_at` is the database server's wall clock in ms."""
-
-    epoch: int
-    holder: str
-    renewed_at: int
 
 
 @dataclass(slots=True)

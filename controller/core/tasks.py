@@ -112,7 +112,9 @@ class Tasks:
             self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms, actor)
             return None
         self.ledger.save(task.row)
-        self.ledger.audit(now_ms, "task", task.row.id, "run", CANCELLED, actor, task.row.device, task.row.attempt)
+        self.ledger.audit(
+            now_ms, "task", task.row.id, "run", CANCELLED, actor, task.row.device, task.row.attempt
+        )
         return self.attempt_of(task)
 
     def expire(self, task: Task, now_ms: int) -> Attempt | None:

@@ -48,7 +48,9 @@ def _best(view: View, demand: Demand, policy: str) -> list[tuple[int, float, dic
     result = []
     for row in order:
         one = [c[row : row + 1] for c in view.capacity], [f[row : row + 1] for f in view.free]
-        parts = {name: round(float(score(*one, demand)[0]), 4) for name, (score, _) in POLICIES[policy].items()}
+        parts = {
+            name: round(float(score(*one, demand)[0]), 4) for name, (score, _) in POLICIES[policy].items()
+        }
         result.append((row, round(float(total[row]), 4), parts))
     return result
 

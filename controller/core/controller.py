@@ -1,0 +1,388 @@
+"""The controller's core: dispatches events to its machines and wires them together.
+
+Nothing clever lives here: an event goes to one method, the machines change the ledger,
+and what the ledger gathered leaves as `Save` first and effects after it. It speaks only
+while it leads (L6): leadership is looked at after the event was read, on the core's own
+clock, counted from before the renewal was asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from controller.core.commands import Commands
+from controller.core.documents import Documents
+from controller.core.effects import Confirm, PublishFleet, Reply
+from controller.core.events import (
+    CanaryReturned,
+    DeviceDecision,
+    DevicePinged,
+    DevicesQueried,
+    FleetQueried,
+    FleetUnfrozen,
+    HeartbeatBatch,
+    JobCancelled,
+    JobSubmitted,
+    LeaderRenewed,
+    TaskExplained,
+    WallClockRead,
+)
+from controller.core.failover import Failover
+from controller.core.fleet import Fleet
+from controller.core.holds import Holds
+from controller.core.jobs import Jobs
+from controller.core.leases import Leases
+from controller.core.ledger import Ledger
+from controller.core.liveness import Liveness
+from controller.core.loading import load_devices, load_work
+from controller.core.operators import Operators
+from controller.core.output import Output
+from controller.core.pictures import Pictures
+from controller.core.placement import Placement
+from controller.core.records import LeaderRow, Snapshot
+from controller.core.sessions import Sessions
+from controller.core.tasks import Tasks
+from controller.core.views import DoneView, RefusalView
+from protocol.backoff import CONTROLLER_RECONNECT_MS
+from protocol.core import (
+    Connect,
+    Effect,
+    Event,
+    GarbageArrived,
+    LinkDown,
+    LinkUp,
+    MessageArrived,
+    Save,
+    SaveFailed,
+    TimerElapsed,
+)
+from protocol.limits import CLOCK_RATE_PPM, LEADER_MS, LEASE_MS, hold_ms
+from protocol.messages import (
+    Answer,
+    Canary,
+    ControllerStatus,
+    Inventory,
+    OutputChunk,
+    Runs,
+    Status,
+)
+from protocol.tasks import AttemptId
+
+RENEW_MS = 3_000
+CANARY_MS = 5_000
+SPEAK_MS = LEADER_MS * (1_000_000 - 5 * CLOCK_RATE_PPM) // 1_000_000 - 500
+"""How long a renewal lets us speak: shorter than the row lasts, whatever the clocks do."""
+DUE_BATCH = 2_000
+
+
+@dataclass(slots=True)
+class Takeover:
+    """How a leadership begins. `asked_ms`: core time before it was asked for.
+
+    `wait`: nothing is placed for one hold, because the database may be older than the
+    fleet (L6). `restored`: it surely is (D1): attempt numbers start above the epoch.
+    """
+
+    asked_ms: int
+    wait: bool = False
+    restored: bool = False
+    wall_offset_ms: int = 0
+
+
+class Controller:
+    """Implements `protocol.core.Core`. `policy` is a name in `scheduler.policies`."""
+
+    def __init__(
+        self, snapshot: Snapshot, takeover: Takeover, now_ms: int, rng: random.Random, policy: str = "spread"
+    ) -> None:
+        leader = snapshot.leader
+        self.rng = rng
+        self.now_ms = now_ms
+        self.ledger = Ledger(Fleet(), leader.epoch, leader.holder)
+        self.ledger.wall_offset_ms = takeover.wall_offset_ms
+        self.speak_until_ms = takeover.asked_ms + SPEAK_MS
+        restored = leader.epoch if takeover.restored else int(snapshot.fleet.get("restored", "0"))
+        load_devices(self.ledger, snapshot, now_ms)
+        self._wire(restored, policy, now_ms)
+        load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
+        for row in range(self.ledger.fleet.count):
+            self.failover.on_change(row, now_ms)
+        self._begin(snapshot, takeover, restored, now_ms)
+        self.placement.wake(now_ms)
+
+    def _wire(self, restored: int, policy: str, now_ms: int) -> None:
+        ledger = self.ledger
+        self.documents = Documents(ledger)
+        self.tasks = Tasks(ledger, self.documents, restored)
+        self.holds = Holds(ledger, self.documents, self.tasks)
+        self.sessions = Sessions(ledger)
+        self.liveness = Liveness(ledger)
+        self.leases = Leases(ledger, self.documents, self.sessions, self.holds, self.liveness, restored)
+        self.failover = Failover(ledger, self.holds)
+        self.operators = Operators(ledger, self.holds, self.sessions)
+        self.jobs = Jobs(ledger, self.tasks, self.holds)
+        self.output = Output(ledger)
+        self.commands = Commands(ledger)
+        self.placement = Placement(ledger, self.tasks, policy)
+        self.pictures = Pictures(ledger, self.placement, self.failover, now_ms)
+        self.link_session = 0
+        self.linked = False
+        self.renew_due_ms = now_ms + RENEW_MS
+        self.canary = self.canary_back = 0
+        deadlines = ledger.deadlines
+        deadlines.set("link", 0, now_ms)
+        deadlines.set("canary", 0, now_ms + CANARY_MS)
+        self._handlers = self._table()
+        self._due = self._due_table()
+
+    def _begin(self, snapshot: Snapshot, takeover: Takeover, restored: int, now_ms: int) -> None:
+        """A wait without placements is committed, so that a successor within it waits anew (L6)."""
+        if takeover.restored:
+            self.ledger.fact("restored", str(restored))
+        if takeover.wait or takeover.restored or snapshot.fleet.get("waiting") == "1":
+            longest = max([j.row.lease_ms for j in self.ledger.jobs.values()], default=LEASE_MS)
+            self.placement.not_before_ms = now_ms + hold_ms(
+                max(longest, LEASE_MS), weak=bool(self._any_weak())
+            )
+            self.ledger.fact("waiting", "1")
+            self.ledger.deadlines.set("waited", 0, self.placement.not_before_ms)
+
+    def _any_weak(self) -> bool:
+        return bool(self.ledger.fleet.weak[: self.ledger.fleet.count].any())
+
+    # ------------------------------------------------------------- the contract
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        """One event in, effects out; a `Save`, if any, stands first."""
+        self.now_ms = now_ms
+        self._handlers[type(event)](event, now_ms)
+        self._after(now_ms)
+        return self._take()
+
+    def next_due_ms(self) -> int | None:
+        """The earliest of all deadlines; while we do not lead only the next renewal counts."""
+        due = [self.renew_due_ms]
+        if not self._leading(self.now_ms):
+            return self.renew_due_ms
+        for other in (
+            self.ledger.deadlines.next_ms(),
+            self.placement.due_ms,
+            self.documents.next_due_ms(),
+            self.operators.next_due_ms(),
+            self.liveness.due_ms if self.liveness.watching else None,
+        ):
+            if other is not None:
+                due.append(other)
+        return min(due)
+
+    def _take(self) -> list[Effect]:
+        ledger = self.ledger
+        effects = ledger.effects
+        if ledger.rows:
+            effects = [Save(tuple(ledger.rows)), *effects]
+            ledger.rows = []
+        ledger.effects = []
+        return effects
+
+    # ------------------------------------------------------------- dispatch
+
+    def _table(self) -> dict[type[Event], Callable[[Any, int], None]]:
+        ledger = self.ledger
+        return {
+            TimerElapsed: self._on_timer,
+            HeartbeatBatch: self._on_heartbeats,
+            MessageArrived: self._on_message,
+            GarbageArrived: lambda e, now: ledger.count_garbage(e.reason),
+            LinkUp: self._on_link_up,
+            LinkDown: self._on_link_down,
+            CanaryReturned: self._on_canary,
+            LeaderRenewed: self._on_renewed,
+            WallClockRead: self._on_wall_clock,
+            SaveFailed: lambda e, now: None,
+            JobSubmitted: self._on_request(self.jobs.submit),
+            JobCancelled: self._on_request(self.jobs.cancel),
+            DeviceDecision: self._on_request(self.operators.decide),
+            DevicePinged: self._on_request(self.commands.ping),
+            FleetUnfrozen: self._on_request(self._on_unfrozen),
+            DevicesQueried: lambda e, now: ledger.emit(
+                Reply(e.request, self.pictures.devices(e.device, e.after, e.limit, now))
+            ),
+            FleetQueried: lambda e, now: ledger.emit(Reply(e.request, self.pictures.fleet_view(now))),
+            TaskExplained: self._on_explain,
+        }
+
+    def _on_request(self, method: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
+        """A wish that changes something is refused while we do not lead."""
+
+        def handle(event: Any, now_ms: int) -> None:
+            if self._leading(now_ms):
+                method(event, now_ms)
+                self.placement.wake(now_ms)
+            else:
+                refusal = RefusalView("not_ready", "this controller does not lead at the moment")
+                self.ledger.emit(Reply(event.request, refusal))
+
+        return handle
+
+    def _leading(self, now_ms: int) -> bool:
+        return now_ms < self.speak_until_ms
+
+    # ------------------------------------------------------------- messages
+
+    def _on_heartbeats(self, event: HeartbeatBatch, now_ms: int) -> None:
+        if self._leading(now_ms):
+            self.leases.on_heartbeats(event, now_ms)
+
+    def _on_message(self, event: MessageArrived, now_ms: int) -> None:
+        if not self._leading(now_ms):
+            return
+        row = self.sessions.row_of(event.device, now_ms)
+        if row is None:
+            return
+        message = event.message
+        if isinstance(message, Runs):
+            self._on_runs(row, message, now_ms)
+        elif isinstance(message, Status):
+            self._on_status(row, message, now_ms)
+        elif isinstance(message, Inventory):
+            self._on_inventory(row, message, now_ms)
+        elif isinstance(message, OutputChunk):
+            self.output.on_chunk(row, message)
+        elif isinstance(message, Answer):
+            self.commands.on_answer(row, message)
+        else:
+            self.ledger.count_garbage("wrong_channel")
+
+    def _on_status(self, row: int, message: Status, now_ms: int) -> None:
+        if not self.sessions.accept(row, message.session, now_ms):
+            return
+        if self.sessions.identify(row, message):
+            self.operators.quarantine(row, now_ms)
+        if not message.online:
+            self.liveness.willed(row, now_ms)
+
+    def _on_runs(self, row: int, message: Runs, now_ms: int) -> None:
+        # An older session's report never overwrites, but may free (S1, L3); and its sender learns the floor.
+        self.sessions.accept(row, message.session, now_ms)
+        self.holds.on_runs(row, message, now_ms)
+        self.placement.notice_room(now_ms)
+
+    def _on_inventory(self, row: int, message: Inventory, now_ms: int) -> None:
+        fleet = self.ledger.fleet
+        if not self.sessions.accept(row, message.session, now_ms):
+            return
+        fleet.note_inventory(row, message.number)
+        fleet.describe(row, message)
+        self.ledger.save(fleet.records[row])
+
+    # ------------------------------------------------------------- link, canary, leadership
+
+    def _on_link_up(self, event: LinkUp, now_ms: int) -> None:
+        if event.session != self.link_session:
+            return
+        self.linked = True
+        self.liveness.watch(now_ms)
+        self.canary_back = self.canary
+        self.ledger.deadlines.set("canary", 0, now_ms)
+        self.ledger.emit(PublishFleet(ControllerStatus(True, self.ledger.leader, self.ledger.epoch)))
+
+    def _on_link_down(self, event: LinkDown, now_ms: int) -> None:
+        if event.session != self.link_session:
+            return
+        self.linked = False
+        self.liveness.look_away()
+        self.ledger.note("warning", "connection to the broker lost", reason=event.reason)
+        self.ledger.deadlines.set("link", 0, now_ms + self.rng.randrange(100, CONTROLLER_RECONNECT_MS))
+
+    def _connect(self) -> None:
+        self.link_session += 1
+        will = ControllerStatus(False, self.ledger.leader, self.ledger.epoch)
+        self.ledger.emit(Connect(self.link_session, will))
+
+    def _send_canary(self, now_ms: int) -> None:
+        """The last one must be back before the next is sent; else we are deaf and move nothing."""
+        self.ledger.deadlines.set("canary", 0, now_ms + CANARY_MS)
+        if not self.linked:
+            return
+        if self.canary_back != self.canary:
+            self.failover.deaf = True
+            self.ledger.alarm("canary", "the broker does not return the controller's own messages")
+        self.canary += 1
+        self.ledger.emit(PublishFleet(Canary(self.ledger.epoch, self.canary)))
+
+    def _on_canary(self, event: CanaryReturned, now_ms: int) -> None:
+        if event.number == self.canary:
+            self.canary_back = event.number
+            self.failover.deaf = False
+            self.ledger.calm("canary")
+
+    def _renew(self, now_ms: int) -> None:
+        self.renew_due_ms = now_ms + RENEW_MS
+        self.ledger.save(LeaderRow(self.ledger.epoch, self.ledger.leader, self.ledger.wall(now_ms)))
+        self.ledger.emit(Confirm(LeaderRenewed(now_ms)))
+
+    def _on_renewed(self, event: LeaderRenewed, now_ms: int) -> None:
+        self.speak_until_ms = max(self.speak_until_ms, event.asked_ms + SPEAK_MS)
+
+    def _on_wall_clock(self, event: WallClockRead, now_ms: int) -> None:
+        self.ledger.wall_offset_ms = event.offset_ms
+
+    def _on_unfrozen(self, event: FleetUnfrozen, now_ms: int) -> None:
+        if self.failover.unfreeze():
+            self.ledger.audit(now_ms, "fleet", "failover", "frozen", "open", event.actor)
+        self.ledger.emit(Reply(event.request, DoneView("fleet")))
+
+    def _on_explain(self, event: TaskExplained, now_ms: int) -> None:
+        task = self.ledger.tasks.get(event.task)
+        if task is None:
+            body: object = RefusalView("not_open", f"task {event.task} is not open")
+        else:
+            body = self.placement.explain(task, now_ms)
+        self.ledger.emit(Reply(event.request, body))
+
+    # ------------------------------------------------------------- time
+
+    def _due_table(self) -> dict[str, Callable[[Any, int], None]]:
+        return {
+            "hold": lambda key, now: self.failover.on_due(AttemptId(*key), now),
+            "ready": lambda key, now: self.jobs.on_ready(key),
+            "expired": self.jobs.on_expired,
+            "freeze": lambda key, now: self.failover.on_freeze_due(key),
+            "command": lambda key, now: self.commands.on_due(key),
+            "link": lambda key, now: self._connect(),
+            "canary": lambda key, now: self._send_canary(now),
+            "waited": lambda key, now: self._on_waited(now),
+        }
+
+    def _on_waited(self, now_ms: int) -> None:
+        self.ledger.fact("waiting", "0")
+        self.placement.wake(now_ms)
+
+    def _on_timer(self, event: TimerElapsed, now_ms: int) -> None:
+        if now_ms >= self.renew_due_ms:
+            self._renew(now_ms)
+        if not self._leading(now_ms):
+            return
+        self.liveness.sweep(now_ms)
+        for done, (kind, key) in enumerate(self.ledger.deadlines.pop(now_ms)):
+            self._due[kind](key, now_ms)
+            if done >= DUE_BATCH:
+                break
+        if (due_ms := self.operators.next_due_ms()) is not None and now_ms >= due_ms:
+            self.operators.step(now_ms)
+        self.placement.notice_room(now_ms)
+
+    def _after(self, now_ms: int) -> None:
+        """What any event may have set off: state changes of devices, a round of placement, revisions."""
+        while self.liveness.changed:
+            self.failover.on_change(self.liveness.changed.pop(), now_ms)
+            self.placement.notice_room(now_ms)
+        if not self._leading(now_ms):
+            return
+        if self.placement.due_ms is not None and now_ms >= self.placement.due_ms:
+            self.placement.run(now_ms)
+        if (due_ms := self.documents.next_due_ms()) is not None and now_ms >= due_ms:
+            self.documents.flush(now_ms)

@@ -1,0 +1,92 @@
+"""Loading: a core's memory out of a store's snapshot, at start and at every take-over.
+
+Whatever was not committed as free counts as held for one full hold from now (L5), and
+every device is doubted until it speaks.
+"""
+
+from __future__ import annotations
+
+from controller.core.documents import Documents
+from controller.core.fleet import SUSPECT
+from controller.core.jobs import Jobs, entry_bytes
+from controller.core.ledger import Attempt, Job, Ledger, Task
+from controller.core.operators import Operators
+from controller.core.records import AttemptRow, AttemptState, JobRow, JobState, Snapshot, TaskRow, TaskSpec
+from controller.core.sessions import new_device
+from protocol.limits import LEASE_MS
+from protocol.tasks import AttemptId, Guarantee, JobKind, TaskState
+
+
+def load_devices(ledger: Ledger, snapshot: Snapshot, now_ms: int) -> None:
+    """Devices with their documents; all of them suspect, as if heard just now."""
+    documents = {d.device: d for d in snapshot.documents}
+    for record in snapshot.devices:
+        ledger.by_device.append({})
+        row = ledger.fleet.admit(record, documents.get(record.device))
+        if record.session:
+            ledger.fleet.note_state(row, SUSPECT, now_ms)
+    ledger.fleet.hear_all(now_ms)
+
+
+def load_work(
+    ledger: Ledger, snapshot: Snapshot, jobs: Jobs, documents: Documents, operators: Operators, now_ms: int
+) -> None:
+    """Jobs, tasks, attempts and what else the snapshot remembers."""
+    for row in snapshot.jobs:
+        final = snapshot.final_counts.get(row.id, {})
+        job = Job(row, entry_bytes(row), failed=final.get("failed", 0), cancelled=final.get("cancelled", 0))
+        ledger.jobs[row.id] = job
+    for task in snapshot.tasks:
+        _load_task(ledger, jobs, task, now_ms)
+    for attempt in snapshot.attempts:
+        _load_attempt(ledger, documents, attempt, now_ms)
+    for key, job_id, fingerprint in snapshot.keys:
+        jobs.remember(key, job_id, fingerprint)
+    for task_id, number, device in snapshot.recent:
+        ledger.remember(AttemptId(task_id, number), device)
+    for row_number in range(ledger.fleet.count):
+        if ledger.fleet.draining[row_number]:
+            operators.draining[row_number] = None
+
+
+def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:
+    job = ledger.jobs[row.job]
+    task = Task(row, job, avoid=row.device, started_ms=now_ms)
+    ledger.tasks[row.id] = task
+    job.left += 1
+    if row.state is TaskState.PENDING:
+        jobs.tasks.ready(task)
+    if job.row.ttl_ms:
+        # The one place where wall time is compared: nothing else survives a restart.
+        spent = min(max(0, ledger.wall(now_ms) - row.created_at), job.row.ttl_ms)
+        ledger.deadlines.set("expired", row.id, now_ms + job.row.ttl_ms - spent)
+
+
+def _load_attempt(ledger: Ledger, documents: Documents, row: AttemptRow, now_ms: int) -> None:
+    device = ledger.fleet.index.get(row.device)
+    if device is None:
+        device = ledger.admit(new_device(row.device, ledger.wall(now_ms)))
+    if row.state is AttemptState.FREE:
+        documents.acknowledge(device, now_ms)
+        return
+    task = ledger.tasks.get(row.task)
+    job = task.job if task is not None else ledger.jobs.get(row.task.rpartition(".")[0]) or _closed_job(row)
+    attempt = Attempt(row, job, device, before=documents.fleet.doc_number[device] >= row.since)
+    if attempt.before:
+        attempt.floor_ms = now_ms + ledger.fleet.hold_ms(device, job.row.lease_ms)
+        attempt.hold_until_ms = attempt.floor_ms
+        attempt.holder = int(ledger.fleet.session[device])
+    else:
+        documents.add(device, now_ms)
+    ledger.hold(attempt, now_ms)
+    if row.state is AttemptState.REMOVED:
+        ledger.deadlines.set("hold", attempt.id, attempt.hold_until_ms)
+
+
+def _closed_job(row: AttemptRow) -> Job:
+    """An attempt that outlived its job: an `at_least_one` one on a device that never returned."""
+    closed = JobRow(
+        row.task.rpartition(".")[0], "", JobKind.BATCH, 0, 0, Guarantee.AT_LEAST_ONE, 0, 0, LEASE_MS,
+        TaskSpec(), JobState.CANCELLED, "cancelled", 0, 0, "",
+    )  # fmt: skip
+    return Job(closed, 0)

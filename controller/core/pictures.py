@@ -1,0 +1,91 @@
+"""Pictures: the views that people get of devices and of the fleet, made from the columns."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+
+from controller.core.failover import Failover
+from controller.core.fleet import NEVER, STATE_WORDS
+from controller.core.ledger import Ledger
+from controller.core.placement import Placement
+from controller.core.views import DevicesView, DeviceView, FleetView, RefusalView
+from protocol.tasks import TaskState
+
+
+class Pictures:
+    """Reads everything, changes nothing."""
+
+    def __init__(self, ledger: Ledger, placement: Placement, failover: Failover, began_ms: int) -> None:
+        self.ledger = ledger
+        self.fleet = ledger.fleet
+        self.placement = placement
+        self.failover = failover
+        self.began_ms = began_ms
+        self._sorted: list[str] = []
+
+    def devices(self, device: str, after: str, limit: int, now_ms: int) -> DevicesView | RefusalView:
+        """One device, or a page of them in the order of their ids."""
+        if device:
+            row = self.fleet.index.get(device)
+            if row is None or self.fleet.removed[row]:
+                return RefusalView("not_found", f"no device {device}")
+            return DevicesView([self.device(row, now_ms)])
+        names = self._names()
+        start = bisect_right(names, after) if after else 0
+        items: list[DeviceView] = []
+        for at in range(start, len(names)):
+            row = self.fleet.index[names[at]]
+            if self.fleet.removed[row]:
+                continue
+            if len(items) == limit:
+                return DevicesView(items, items[-1].id)
+            items.append(self.device(row, now_ms))
+        return DevicesView(items)
+
+    def _names(self) -> list[str]:
+        if len(self._sorted) != self.fleet.count:
+            self._sorted = sorted(self.fleet.names)
+        return self._sorted
+
+    def device(self, row: int, now_ms: int) -> DeviceView:
+        f = self.fleet
+        record = f.records[row]
+        capacity, reserved = f.capacity_of(row), f.reserved_of(row)
+        heard = int(f.heard_ms[row])
+        spoke = f.session[row] > 0 and heard > NEVER
+        return DeviceView(
+            record.device, STATE_WORDS[f.state[row]], record.cordoned, record.draining, record.quarantined,
+            record.profile, record.labels, record.runtimes, record.containment, record.limits, record.version,
+            capacity, reserved, capacity.minus(reserved), f.used_of(row), int(f.session[row]),
+            int(f.held[row]), now_ms - heard if spoke else None,
+            (int(f.doc_epoch[row]), int(f.doc_number[row])), f.granted(row),
+        )  # fmt: skip
+
+    def fleet_view(self, now_ms: int) -> FleetView:
+        """The overview; `tasks` counts open ones by state, the store knows the final ones."""
+        f, n = self.fleet, self.fleet.count
+        present = ~f.removed[:n]
+        devices = {w: int(np.count_nonzero(present & (f.state[:n] == i))) for i, w in enumerate(STATE_WORDS)}
+        for word in ("cordoned", "draining", "quarantined"):
+            devices[word] = int(np.count_nonzero(present & getattr(f, word)[:n]))
+        devices["total"] = int(np.count_nonzero(present))
+        tasks = dict.fromkeys((TaskState.PENDING.value, TaskState.ASSIGNED.value, TaskState.RUNNING.value), 0)
+        for task in self.ledger.tasks.values():
+            tasks[task.row.state.value] += 1
+        capacity, reserved = f.total(f.capacity, present), f.total(f.reserved, present)
+        return FleetView(
+            devices, tasks, len(self.ledger.jobs), capacity, reserved, capacity.minus(reserved), self._frozen(),
+            max(0, self.placement.not_before_ms - now_ms), list(self.ledger.alarms.values()),
+            dict(self.ledger.garbage), dict(self.ledger.counters), self.ledger.epoch, self.ledger.leader,
+            now_ms - self.began_ms,
+        )  # fmt: skip
+
+    def _frozen(self) -> str:
+        if self.failover.deaf:
+            return "the broker does not return the controller's own messages"
+        if self.failover.frozen:
+            names = [n or "default" for n, i in self.fleet.sites.items() if i in self.failover.frozen]
+            return "silent at once: site " + ", ".join(names)
+        return ""
