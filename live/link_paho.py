@@ -3,7 +3,7 @@
 paho keeps what it is good at: every packet it encodes and decodes, its bookkeeping of
 QoS 1. Taken from it are the things that don't fit thousands of links in one event
 loop, each an override or two in `_PahoClient`:
-1. its blocking connect: `_create_socket` hands it our ready `Wire`;
+1. its blocking connect: `_create_socket` hands it our ready `PacketWire`;
 2. its output queue with a wake-up per packet: `_packet_queue` writes to the wire;
 3. its reading of single bytes from the socket: `feed` gives it whole packets;
 4. its window of unacknowledged messages, whose search is quadratic, and its message numbers,
@@ -30,7 +30,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from live.link import LinkHandlers, LinkOptions, TlsSettings
-from live.wire import Wire
+from live.wire import PacketWire
 
 PUBLISH, CONNACK = 0x30, 0x20
 TYPE_BITS, QOS_HIGH_BIT = 0xF0, 0x04
@@ -42,7 +42,7 @@ SILENT_TICKS_MAX = 3
 Waiting = tuple[str, bytes, bool]
 
 
-class State(Enum):
+class PahoStage(Enum):
     """Life of one link: NEW → DIALLING → GREETING → SUBSCRIBING → UP → CLOSING → ENDED, or ENDED from any."""
 
     NEW = "new"
@@ -60,7 +60,7 @@ class PahoLink:
     def __init__(self, options: LinkOptions, handlers: LinkHandlers) -> None:
         self._options = options
         self._handlers = handlers
-        self._state = State.NEW
+        self._state = PahoStage.NEW
         self._reason = ""
         self._pausing = False
         self._arrived: tuple[str, bytes, int, bool] | None = None
@@ -75,11 +75,11 @@ class PahoLink:
 
     def open(self) -> None:
         """See `Link.open`."""
-        if self._state is not State.NEW:
+        if self._state is not PahoStage.NEW:
             raise ValueError("a link is opened once")
-        self._state = State.DIALLING
+        self._state = PahoStage.DIALLING
         self._loop = asyncio.get_running_loop()
-        self._wire = Wire(self, self._loop)
+        self._wire = PacketWire(self, self._loop)
         self._client = _PahoClient(self._options, self._wire, self._on_acknowledged)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
@@ -93,7 +93,7 @@ class PahoLink:
         """See `Link.publish`."""
         if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:
             raise ValueError(f"cannot publish to {topic!r} with QoS {qos}")
-        if self._state is not State.UP:
+        if self._state is not PahoStage.UP:
             return False
         blocked = self._wire.congested or (qos == 1 and self._window_full())
         waiting = self._waiting_qos1 if qos else self._waiting_qos0
@@ -107,12 +107,12 @@ class PahoLink:
 
     def close(self, orderly: bool) -> None:
         """See `Link.close`."""
-        if self._state in (State.NEW, State.CLOSING, State.ENDED):
+        if self._state in (PahoStage.NEW, PahoStage.CLOSING, PahoStage.ENDED):
             return
-        if self._state is State.DIALLING:
+        if self._state is PahoStage.DIALLING:
             self._fail("closed")
             return
-        self._state = State.CLOSING
+        self._state = PahoStage.CLOSING
         if orderly:
             self._send_waiting(everything=True)
             self._client.disconnect()
@@ -123,14 +123,14 @@ class PahoLink:
     def pause_reading(self) -> None:
         """See `Link.pause_reading`."""
         self._pausing = True
-        if self._state is State.UP:  # before that, the SUBACK must still be read
+        if self._state is PahoStage.UP:  # before that, the SUBACK must still be read
             self._wire.pause()
 
     def resume_reading(self) -> None:
         """See `Link.resume_reading`."""
         if self._pausing:
             self._pausing = False
-            if self._state is State.UP:
+            if self._state is PahoStage.UP:
                 self._loop.call_soon(self._release)
 
     @property
@@ -141,7 +141,7 @@ class PahoLink:
     @property
     def inflight(self) -> int:
         """See `Link.inflight`."""
-        return 0 if self._state in (State.NEW, State.ENDED) else self._client.unacknowledged
+        return 0 if self._state in (PahoStage.NEW, PahoStage.ENDED) else self._client.unacknowledged
 
     # ---------------------------------------------------------------- coming up
 
@@ -153,10 +153,10 @@ class PahoLink:
         except (OSError, ValueError, OverflowError) as error:  # no such host name, no such port
             self._fail(f"cannot connect: {error}")
             return
-        if self._state is not State.DIALLING:
+        if self._state is not PahoStage.DIALLING:
             self._wire.abort(self._reason)
             return
-        self._state = State.GREETING
+        self._state = PahoStage.GREETING
         self._client.reconnect()
         if options.keepalive_s:
             self._wire.set_silence_limit(options.keepalive_s * 1_500)
@@ -173,7 +173,7 @@ class PahoLink:
         if code.is_failure:
             self._cut(f"refused: {code}")
         else:
-            self._state = State.SUBSCRIBING if self._options.subscriptions else State.UP
+            self._state = PahoStage.SUBSCRIBING if self._options.subscriptions else PahoStage.UP
 
     def _on_subscribe(
         self,
@@ -183,7 +183,7 @@ class PahoLink:
         codes: list[ReasonCode],
         properties: Properties | None,
     ) -> None:
-        if self._state is not State.SUBSCRIBING or mid != self._suback_mid:
+        if self._state is not PahoStage.SUBSCRIBING or mid != self._suback_mid:
             return
         wanted = self._options.subscriptions
         refused = [topic for (topic, _), code in zip(wanted, codes, strict=False) if code.is_failure]
@@ -192,12 +192,12 @@ class PahoLink:
         elif refused:
             self._cut(f"subscription refused: {refused[0]}")
         else:
-            self._state = State.UP
+            self._state = PahoStage.UP
 
     def _advance(self) -> None:
-        if self._state is State.SUBSCRIBING:
+        if self._state is PahoStage.SUBSCRIBING:
             self._suback_mid = self._client.subscribe(list(self._options.subscriptions))[1]
-        elif self._state is State.UP:
+        elif self._state is PahoStage.UP:
             self._announce()
 
     def _announce(self) -> None:
@@ -213,22 +213,22 @@ class PahoLink:
 
     def _on_deadline(self) -> None:
         reason = f"no answer within {self._options.connect_timeout_ms} ms"
-        if self._state is State.DIALLING:
+        if self._state is PahoStage.DIALLING:
             self._fail(reason)
         else:
             self._cut(reason)
 
     def _cut(self, reason: str) -> None:
         """End a connection whose wire exists; `on_wire_lost` follows."""
-        if self._state not in (State.CLOSING, State.ENDED):
-            self._state = State.CLOSING
+        if self._state not in (PahoStage.CLOSING, PahoStage.ENDED):
+            self._state = PahoStage.CLOSING
             self._wire.abort(reason)
 
     def _fail(self, reason: str) -> None:
         """End an attempt whose wire doesn't exist yet."""
-        if self._state is not State.DIALLING:
+        if self._state is not PahoStage.DIALLING:
             return
-        self._state, self._reason = State.CLOSING, reason
+        self._state, self._reason = PahoStage.CLOSING, reason
         self._dialling.cancel()
         self._wire.abort(reason)
         self._loop.call_soon(self._finish, reason)
@@ -238,9 +238,9 @@ class PahoLink:
         self._finish(self._reason or reason)
 
     def _finish(self, reason: str) -> None:
-        if self._state is State.ENDED:
+        if self._state is PahoStage.ENDED:
             return
-        self._state = State.ENDED
+        self._state = PahoStage.ENDED
         self._deadline.cancel()
         if self._tick is not None:
             self._tick.cancel()
@@ -256,7 +256,7 @@ class PahoLink:
         """One packet from the wire. Whatever is wrong with it ends the connection, nothing else."""
         state = self._state
         kind = command & TYPE_BITS
-        if state is State.DIALLING or (kind == CONNACK) is not (state is State.GREETING):
+        if state is PahoStage.DIALLING or (kind == CONNACK) is not (state is PahoStage.GREETING):
             self._cut(f"unreadable: packet type {kind >> 4} while {state.value}")
             return
         if kind == PUBLISH and command & QOS_HIGH_BIT:
@@ -280,7 +280,7 @@ class PahoLink:
         arrived, self._arrived = self._arrived, None
         if arrived is None:
             return
-        if self._state is State.UP:
+        if self._state is PahoStage.UP:
             self._handlers.on_message(*arrived)
             return
         self._held.append(arrived)
@@ -289,9 +289,9 @@ class PahoLink:
             self._cut("too many messages before the subscription was acknowledged")
 
     def _release(self) -> None:
-        while self._held and not self._pausing and self._state is State.UP:
+        while self._held and not self._pausing and self._state is PahoStage.UP:
             self._handlers.on_message(*self._held.popleft())
-        if not self._pausing and self._state is State.UP:
+        if not self._pausing and self._state is PahoStage.UP:
             self._held_bytes = 0
             self._wire.resume()
 
@@ -326,7 +326,7 @@ class PahoLink:
         if self._silent_ticks >= SILENT_TICKS_MAX:
             self._cut(f"silent for {self._options.keepalive_s * 1_500} ms")
             return
-        if self._state in (State.SUBSCRIBING, State.UP) and not (wire.heard and wire.spoke):
+        if self._state in (PahoStage.SUBSCRIBING, PahoStage.UP) and not (wire.heard and wire.spoke):
             self._client.ping()
         wire.heard = wire.spoke = False
         self._tick = self._loop.call_later(self._options.keepalive_s / 2, self._on_tick)
@@ -335,7 +335,7 @@ class PahoLink:
 class _PahoClient(paho.Client):
     """paho without its socket, queue and timers. Everything it sends goes to the wire at once."""
 
-    def __init__(self, options: LinkOptions, wire: Wire, acknowledged: Callable[[], None]) -> None:
+    def __init__(self, options: LinkOptions, wire: PacketWire, acknowledged: Callable[[], None]) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             options.client_id,

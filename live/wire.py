@@ -35,7 +35,7 @@ class WireOwner(Protocol):
     def on_wire_lost(self, reason: str) -> None: ...
 
 
-class Wire(asyncio.Protocol):
+class PacketWire(asyncio.Protocol):
     """The stream. `heard` and `spoke` are set by traffic and cleared by whoever watches silence."""
 
     def __init__(self, owner: WireOwner, loop: asyncio.AbstractEventLoop) -> None:
