@@ -16,13 +16,13 @@ from urllib.parse import quote, urlencode
 
 from fleetmuster.exits import usage
 from fleetmuster.records import (
-    Explanation,
     JobRequest,
     Json,
     NewDevice,
     NotAController,
     PingResult,
     RemoteDevice,
+    RemoteExplanation,
     RemoteFleet,
     RemoteJob,
     RemoteTask,
@@ -102,8 +102,8 @@ class RemoteClient:
         """With its attempts and its story."""
         return self._get(f"/tasks/{_safe(task_id)}", RemoteTask)
 
-    def explain(self, task_id: str) -> Explanation:
-        return self._get(f"/tasks/{_safe(task_id)}/explain", Explanation)
+    def explain(self, task_id: str) -> RemoteExplanation:
+        return self._get(f"/tasks/{_safe(task_id)}/explain", RemoteExplanation)
 
     def output(
         self, task_id: str, stream: str = "stdout", attempt: int | None = None, offset: int = 0

@@ -289,9 +289,7 @@ def _noun(nouns: Group, name: str, text: str, *examples: str) -> Group:
     return parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
 
-def _leaf(
-    group: Group, name: str, text: str, *examples: str, formats: bool = True
-) -> argparse.ArgumentParser:
+def _leaf(group: Group, name: str, text: str, *examples: str, formats: bool = True) -> _Parser:
     return group.add_parser(
         name,
         help=text,
@@ -317,13 +315,13 @@ def _examples(*lines: str) -> str:
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _globals(leaf: bool, formats: bool = True) -> argparse.ArgumentParser:
+def _globals(leaf: bool, formats: bool = True) -> _Parser:
     """The global options. In a leaf they have no default, or it would undo one given before the noun."""
 
     def default(value: object) -> object:
         return argparse.SUPPRESS if leaf else value
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     group = parser.add_argument_group("global options")
     group.add_argument("--context", metavar="NAME", default=default(None), help="instead of the current one")
     group.add_argument("--url", default=default(None), help="the controller (FM_URL)")

@@ -138,7 +138,7 @@ class ScoreLine(TypedDict, total=False):
     parts: dict[str, Number] | None
 
 
-class Explanation(TypedDict, total=False):
+class RemoteExplanation(TypedDict, total=False):
     """Why a task is where it is, or nowhere."""
 
     task: str | None
@@ -201,7 +201,7 @@ def checked(value: object, kind: type[R], where: str) -> R:
     return value  # type: ignore[return-value]  # _check has just proved it
 
 
-_HINTS: dict[type, dict[str, object]] = {}
+_HINTS: dict[type, dict[str, tuple[object, bool]]] = {}
 
 
 def _check(value: object, kind: object, where: str) -> None:
@@ -222,10 +222,10 @@ def _outside_fits(value: object, kind: object) -> bool:
 
 def _check_inside(value: object, kind: object, where: str) -> None:
     if isinstance(value, dict) and _is_record(kind):
-        for key, hint in _hints(kind).items():
+        for key, (hint, required) in _hints(kind).items():
             if key in value:
                 _check(value[key], hint, f"{where}/{key}")
-            elif key in getattr(kind, "__required_keys__", ()):
+            elif required:
                 raise NotAController("the answer can't be read", f"{where}/{key} is missing")
     elif isinstance(value, dict) and get_args(kind):
         for key, item in value.items():
@@ -239,8 +239,14 @@ def _is_record(kind: object) -> bool:
     return hasattr(kind, "__required_keys__")
 
 
-def _hints(kind: object) -> dict[str, object]:
+def _hints(kind: object) -> dict[str, tuple[object, bool]]:
+    """Type of each field, and whether it must be there."""
     assert isinstance(kind, type)
     if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)
+        always = getattr(kind, "__total__", False)  # `__required_keys__` misses Required in text annotations
+        found: dict[str, tuple[object, bool]] = {}
+        for key, hint in get_type_hints(kind, include_extras=True).items():
+            marked = get_origin(hint) is Required
+            found[key] = (get_args(hint)[0] if marked else hint, marked or always)
+        _HINTS[kind] = found
     return _HINTS[kind]

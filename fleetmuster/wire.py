@@ -203,6 +203,7 @@ class Wire:
                 raise TimeoutError
         if response.length:  # read1 doesn't complain about a body that ends early
             raise http.client.IncompleteRead(b"", response.length)
+        response.close()  # nor does it free the connection for the next request
         return b"".join(parts)
 
     def _tell(self, method: str, path: str, status: int, begun: float, headers: dict[str, str]) -> None:

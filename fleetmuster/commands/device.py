@@ -127,7 +127,7 @@ def uncordon(session: Session, options: Namespace) -> Exit:
 
 
 def drain(session: Session, options: Namespace) -> Exit:
-    return for_each(session, options.ids, session.client.drain, "draining; see: fm task list --device")
+    return for_each(session, options.ids, session.client.drain, "draining: its tasks move as they can")
 
 
 def ping(session: Session, options: Namespace) -> Exit:

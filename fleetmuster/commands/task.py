@@ -12,7 +12,7 @@ from fleetmuster.client import OutputPart
 from fleetmuster.exits import Exit
 from fleetmuster.moments import age, stamp
 from fleetmuster.patience import Patience
-from fleetmuster.records import Explanation, RemoteTask
+from fleetmuster.records import RemoteExplanation, RemoteTask
 from fleetmuster.session import Session
 from fleetmuster.tables import Column
 
@@ -186,7 +186,7 @@ def _show_story(session: Session, task: RemoteTask) -> None:
         session.console.table(_STORY, rows)
 
 
-def _show_filters(session: Session, found: Explanation) -> None:
+def _show_filters(session: Session, found: RemoteExplanation) -> None:
     filters = found.get("filters") or []
     if filters:
         rows = [[f.get("filter") or "", _number(f.get("removed")), f.get("reason") or ""] for f in filters]
@@ -194,7 +194,7 @@ def _show_filters(session: Session, found: Explanation) -> None:
         session.console.table((Column("FILTER"), Column("REMOVED", right=True), Column("REASON")), rows)
 
 
-def _show_scores(session: Session, found: Explanation) -> None:
+def _show_scores(session: Session, found: RemoteExplanation) -> None:
     scores = found.get("scores") or []
     if scores:
         rows = [
