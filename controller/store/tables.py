@@ -1,0 +1,260 @@
+"""Rows to SQL and back: one `Table` per row type, and the statements made from it.
+
+A save writes many rows per statement (`INSERT … VALUES (…),(…)`), in chunks of powers of
+two: sqlite3 gives up Python's global lock once per step, `executemany` once per row, and
+beside a busy event loop each time may cost a whole switch interval (measured in
+`benchmarks/bench_store.py`: ten times less throughput). JSON only where a value has no
+columns of its own: spec, labels, capacity, runtimes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
+from typing import cast
+
+from controller.core.records import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    Constraint,
+    DeviceRow,
+    DocumentRow,
+    FleetRow,
+    JobRow,
+    JobState,
+    OutputRow,
+    Row,
+    TaskRow,
+    TaskSpec,
+)
+from protocol.resources import Resources
+from protocol.tasks import Guarantee, JobKind, TaskState
+
+Value = str | int | bytes | None
+Values = tuple[Value, ...]
+Statement = tuple[str, Sequence[Value]]
+
+CHUNK_ROWS_MAX = 256
+"""Rows per statement: 17 columns of it stay far below SQLite's 32,766 variables."""
+_SPECS_MAX = 4_096
+_SPEC_CHARS_MAX = 4_096
+"""Together: at most 16 MiB of remembered text."""
+_SIGN = 1 << 63
+
+
+@dataclass(slots=True)
+class Table:
+    """How one row type is written. `values` of a row are in the order of `columns`.
+
+    `key`: empty where rows are appended. `conflict`: an ON CONFLICT clause of its own.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    values: Callable[[Row], Values]
+    key: tuple[str, ...] = ()
+    conflict: str = ""
+
+    def insert(self, rows: int) -> str:
+        """The statement that writes `rows` rows."""
+        one = "(" + ",".join("?" * len(self.columns)) + ")"
+        head = f"INSERT INTO {self.name} ({', '.join(self.columns)}) VALUES "
+        return head + ",".join([one] * rows) + self._on_conflict()
+
+    def _on_conflict(self) -> str:
+        if self.conflict or not self.key:
+            return self.conflict
+        sets = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in self.key)
+        return f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {sets}"
+
+
+def statements(table: Table, rows: Sequence[Row]) -> Iterator[Statement]:
+    """The statements that write `rows`, as few as their count has binary digits."""
+    values, at = table.values, 0
+    while at < len(rows):
+        chunk = min(CHUNK_ROWS_MAX, 1 << ((len(rows) - at).bit_length() - 1))
+        yield _insert(table, chunk), list(chain.from_iterable(map(values, rows[at : at + chunk])))
+        at += chunk
+
+
+_inserts: dict[tuple[str, int], str] = {}
+
+
+def _insert(table: Table, rows: int) -> str:
+    text = _inserts.get((table.name, rows))
+    if text is None:
+        text = _inserts[table.name, rows] = table.insert(rows)
+    return text
+
+
+def _getter(*fields: str) -> Callable[[Row], Values]:
+    # attrgetter follows `state._value_` in C; an enum's `value` is a Python property in 3.11.
+    return cast("Callable[[Row], Values]", attrgetter(*fields))
+
+
+# ---------------------------------------------------------------------------- jobs
+
+_specs: dict[str, tuple[TaskSpec, str]] = {}
+"""The text of each job's spec while it is open: a job is saved more often than it is made."""
+
+
+def spec_text(spec: TaskSpec) -> str:
+    """Compact JSON of a spec; `read_spec` is its inverse."""
+    constraints = [(c.attribute, c.operator, c.value) for c in spec.constraints]
+    what = (spec.runtime, spec.command, spec.env, spec.resources, constraints)
+    return json.dumps((*what, spec.timeout_ms, spec.stop_grace_ms), separators=(",", ":"))
+
+
+def read_spec(text: str) -> TaskSpec:
+    runtime, command, env, resources, constraints, timeout_ms, stop_grace_ms = json.loads(text)
+    return TaskSpec(
+        runtime,
+        tuple(command),
+        env,
+        Resources(*resources),
+        tuple(Constraint(*c) for c in constraints),
+        timeout_ms,
+        stop_grace_ms,
+    )
+
+
+def _spec_once(row: JobRow) -> str:
+    known = _specs.get(row.id)
+    if known is not None and known[0] is row.spec:
+        return known[1]
+    if len(_specs) >= _SPECS_MAX:
+        _specs.clear()
+    text = spec_text(row.spec)
+    if len(text) <= _SPEC_CHARS_MAX:
+        _specs[row.id] = (row.spec, text)
+    return text
+
+
+_JOB_HEAD = attrgetter(
+    "id", "name", "kind._value_", "count", "priority", "guarantee", "max_attempts", "ttl_ms", "lease_ms"
+)
+_JOB_TAIL = attrgetter(
+    "state._value_", "desired", "created_at", "changed_at", "actor", "idempotency_key", "fingerprint"
+)
+_GUARANTEE_TEXT = {g: g.name.lower() for g in Guarantee}
+_GUARANTEES = {text: g for g, text in _GUARANTEE_TEXT.items()}
+
+
+def _job_values(row: Row) -> Values:
+    head = list(_JOB_HEAD(row))
+    job = cast(JobRow, row)
+    head[5] = _GUARANTEE_TEXT[job.guarantee]
+    return (*head, _spec_once(job), *_JOB_TAIL(row))
+
+
+def read_job(v: Sequence[object]) -> JobRow:
+    row = JobRow(*v)  # type: ignore[arg-type]
+    row.kind = JobKind(row.kind)
+    row.guarantee = _GUARANTEES[cast(str, row.guarantee)]
+    row.spec = read_spec(cast(str, row.spec))
+    row.state = JobState(row.state)
+    return row
+
+
+# ---------------------------------------------------------------------------- tasks, attempts
+
+
+def read_task(v: Sequence[object]) -> TaskRow:
+    job, index, state, *rest = v
+    return TaskRow(f"{job}.{index}", job, index, TaskState(state), *rest)  # type: ignore[arg-type]
+
+
+def read_attempt(v: Sequence[object]) -> AttemptRow:
+    row = AttemptRow(*v)  # type: ignore[arg-type]
+    row.state = AttemptState(row.state)
+    return row
+
+
+# ---------------------------------------------------------------------------- devices
+
+
+def _device_values(row: Row) -> Values:
+    d = cast(DeviceRow, row)
+    signed = d.session - 2 * _SIGN if d.session >= _SIGN else d.session
+    return (
+        *(d.device, signed, d.boot_id, d.instance_id, d.previous_identity, d.inventory, d.profile),
+        json.dumps(d.capacity, separators=(",", ":")),
+        json.dumps(d.labels, separators=(",", ":")),
+        json.dumps(d.runtimes, separators=(",", ":")),
+        *(d.containment, d.heartbeat_ms, d.version, d.cordoned, d.draining, d.quarantined, d.removed),
+        *(d.settings_epoch, d.settings_number, d.created_at, d.limits),
+    )
+
+
+def read_device(v: Sequence[object]) -> DeviceRow:
+    row = DeviceRow(*v)  # type: ignore[arg-type]
+    row.session %= 2 * _SIGN
+    row.capacity = Resources(*json.loads(cast(str, row.capacity)))
+    row.labels = json.loads(cast(str, row.labels))
+    row.runtimes = tuple(json.loads(cast(str, row.runtimes)))
+    row.cordoned, row.draining = bool(row.cordoned), bool(row.draining)
+    row.quarantined, row.removed = bool(row.quarantined), bool(row.removed)
+    return row
+
+
+def read_audit(v: Sequence[object]) -> AuditRow:
+    return AuditRow(*v)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------- the tables
+
+_LONGER_OUTPUT = (
+    " ON CONFLICT (task, attempt, stream, offset) DO UPDATE SET"
+    " data = iif(length(excluded.data) > length(data), excluded.data, data), last = max(last, excluded.last)"
+    " WHERE length(excluded.data) > length(data) OR excluded.last > last"
+)
+"""The same place is kept once, and the longer piece: an agent that lost its place cuts anew."""
+
+_JOB_COLUMNS = (
+    *("id", "name", "kind", "count", "priority", "guarantee", "max_attempts", "ttl_ms", "lease_ms", "spec"),
+    *("state", "desired", "created_at", "changed_at", "actor", "idempotency_key", "fingerprint"),
+)
+_TASK_FIELDS = ("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at")
+_ATTEMPT_TAIL = (
+    *("since", "removed_epoch", "until", "exit_code", "signal", "reason"),
+    *("created_at", "started_at", "ended_at"),
+)
+_DEVICE_COLUMNS = (
+    *("device", "session", "boot_id", "instance_id", "previous_identity", "inventory", "profile"),
+    *("capacity", "labels", "runtimes", "containment", "heartbeat_ms", "version"),
+    *("cordoned", "draining", "quarantined", "removed", "settings_epoch", "settings_number"),
+    *("created_at", "limits"),
+)
+_AUDIT_COLUMNS = ("at", "actor", "what", "object", "old", "new", "device", "attempt", "reason")
+_OUTPUT_COLUMNS = ("task", "attempt", "stream", "offset", "data", "last")
+
+TABLES: dict[type, Table] = {
+    JobRow: Table("jobs", _JOB_COLUMNS, _job_values, ("id",)),
+    TaskRow: Table(
+        "tasks",
+        ("job", "idx", "state", *_TASK_FIELDS),
+        _getter("job", "index", "state._value_", *_TASK_FIELDS),
+        ("job", "idx"),
+    ),
+    AttemptRow: Table(
+        "attempts",
+        ("task", "attempt", "device", "state", *_ATTEMPT_TAIL),
+        _getter("task", "attempt", "device", "state._value_", *_ATTEMPT_TAIL),
+        ("task", "attempt"),
+    ),
+    DeviceRow: Table("devices", _DEVICE_COLUMNS, _device_values, ("device",)),
+    DocumentRow: Table(
+        "documents", ("device", "epoch", "number"), _getter("device", "epoch", "number"), ("device",)
+    ),
+    FleetRow: Table("fleet", ("name", "value"), _getter("name", "value"), ("name",)),
+    AuditRow: Table("audit", _AUDIT_COLUMNS, _getter(*_AUDIT_COLUMNS)),
+    OutputRow: Table("output", _OUTPUT_COLUMNS, _getter(*_OUTPUT_COLUMNS), conflict=_LONGER_OUTPUT),
+}
+"""In the order in which a save writes them."""
+
+JOB, TASK, ATTEMPT = (", ".join(TABLES[t].columns) for t in (JobRow, TaskRow, AttemptRow))
+DEVICE, AUDIT = (", ".join(TABLES[t].columns) for t in (DeviceRow, AuditRow))

@@ -1,0 +1,580 @@
+"""One suite over every store: what the contract says, and that the clever one agrees with the dumb one."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controller.core.records import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    Constraint,
+    DeviceRow,
+    DocumentRow,
+    FleetRow,
+    JobRow,
+    JobState,
+    OutputRow,
+    Row,
+    TaskRow,
+    TaskSpec,
+)
+from controller.store.base import (
+    KEYS_MS,
+    RECENT_MS,
+    RESTORED,
+    Fenced,
+    OutputPiece,
+    Pruned,
+    Store,
+    Takeover,
+    TokenRow,
+)
+from controller.store.memory import MemoryStore
+from controller.store.output import assemble
+from controller.store.sqlite import SqliteStore
+from protocol.errors import LocalMistake
+from protocol.limits import LEADER_GAP_MS, SESSION_MAX
+from protocol.resources import Resources
+from protocol.tasks import Guarantee, JobKind, TaskState
+
+WALL_MS = 1_700_000_000_000
+STORES: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda folder: MemoryStore(),
+    "sqlite": lambda folder: SqliteStore(folder / "fleet.db"),
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = STORES[request.param](tmp_path)
+    made.open()
+    with closing(made):
+        yield made
+
+
+def leading(store: Store, wall_ms: int = WALL_MS) -> int:
+    return store.lead("here", 0, wall_ms)[0].epoch
+
+
+def job(id: str, state: JobState = JobState.OPEN, **changes: object) -> JobRow:
+    spec = TaskSpec("process", ("sleep", "1"), {"A": "b"}, Resources(500, 64), (Constraint("label.zone", "=", "a"),))
+    row = JobRow(
+        *(id, "name", JobKind.BATCH, 1, 0, Guarantee.AT_MOST_ONE, 3, 0, 30_000, spec),
+        *(state, "run", WALL_MS, WALL_MS, "me"),
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def task(job: str, index: int = 0, state: TaskState = TaskState.PENDING, **changes: object) -> TaskRow:
+    row = TaskRow(f"{job}.{index}", job, index, state, "run", "", 0, None, "", 0, WALL_MS, WALL_MS)
+    return dataclasses.replace(row, **changes)
+
+
+def attempt(task: str, number: int, state: AttemptState = AttemptState.RUNNING, **changes: object) -> AttemptRow:
+    row = AttemptRow(task, number, "pi-1", state, 1, 0, 0, None, 0, "", WALL_MS, 0, 0)
+    return dataclasses.replace(row, **changes)
+
+
+def device(name: str, **changes: object) -> DeviceRow:
+    row = DeviceRow(
+        *(name, 1 << 24, "boot", "instance", "", 1, "pi-4b-4g", Resources(4000, 3790), {"zone": "a"}),
+        *(("process",), "strong", 10_000, "0.1", False, False, False, False, 0, 0, WALL_MS),
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def audit(object: str, new: str = "x", at: int = WALL_MS) -> AuditRow:
+    return AuditRow(at, "me", "task", object, "", new)
+
+
+# ------------------------------------------------------------------ leadership
+
+
+def test_first_leader_takes_unix_seconds_as_epoch(store: Store) -> None:
+    row, takeover = store.lead("here", 0, WALL_MS)
+    assert (row.epoch, row.holder, row.renewed_at) == (WALL_MS // 1000, "here", WALL_MS)
+    assert takeover == Takeover(stale=False, clean=False, marked=False)
+
+
+def test_epoch_rises_even_when_the_clock_does_not(store: Store) -> None:
+    first = leading(store)
+    assert leading(store) == first + 1
+    assert leading(store, 0) == first + 2
+    assert store.lead("here", first + 100, WALL_MS)[0].epoch == first + 101
+
+
+def test_clean_stop_is_told_once(store: Store) -> None:
+    store.mark_clean(leading(store))
+    late = WALL_MS + 10 * LEADER_GAP_MS
+    assert store.lead("here", 0, late)[1] == Takeover(stale=False, clean=True, marked=False)
+    assert store.lead("here", 0, late)[1] == Takeover(stale=False, clean=False, marked=False)
+
+
+def test_row_not_renewed_is_stale_and_stays_marked_until_the_wait_is_saved(store: Store) -> None:
+    leading(store)
+    late = WALL_MS + LEADER_GAP_MS + 1
+    assert store.lead("here", 0, late)[1] == Takeover(stale=True, clean=False, marked=False)
+    row, takeover = store.lead("here", 0, late)
+    assert takeover == Takeover(stale=False, clean=False, marked=True)
+    store.save([FleetRow("wait_until", "1"), FleetRow(RESTORED, "")], row.epoch)
+    assert store.lead("here", 0, late)[1] == Takeover(stale=False, clean=False, marked=False)
+
+
+def test_renewed_row_is_not_stale_and_one_from_the_future_is(store: Store) -> None:
+    epoch = leading(store)
+    store.renew(epoch, WALL_MS + LEADER_GAP_MS)
+    assert not store.lead("here", 0, WALL_MS + 2 * LEADER_GAP_MS)[1].stale
+    assert store.lead("here", 0, WALL_MS)[1].stale
+
+
+def test_restored_copy_is_marked(store: Store) -> None:
+    leading(store)
+    store.mark_restored()
+    assert store.lead("here", 0, WALL_MS)[1].marked
+    assert store.load().fleet[RESTORED] == "restore"
+
+
+def test_former_leader_is_fenced_and_changes_nothing(store: Store) -> None:
+    old = leading(store)
+    new = leading(store)
+    for word in (
+        lambda: store.save([FleetRow("a", "b")], old),
+        lambda: store.renew(old, WALL_MS),
+        lambda: store.mark_clean(old),
+    ):
+        with pytest.raises(Fenced):
+            word()
+    assert store.load().fleet == {}
+    store.save([FleetRow("a", "b")], new)
+    assert store.load().fleet == {"a": "b"}
+
+
+# ------------------------------------------------------------------ saving
+
+
+def test_every_row_comes_back_as_it_was(store: Store) -> None:
+    epoch = leading(store)
+    rows = (
+        job("j1", guarantee=Guarantee.AT_LEAST_ONE, kind=JobKind.SERVICE, idempotency_key="k", fingerprint="f"),
+        task("j1", 7, TaskState.RUNNING, device="pi-1", exit_code=-9, reason="ünï\0 ☃"),
+        attempt("j1.7", 3, exit_code=0, signal=9),
+        device("pi-1", session=SESSION_MAX, cordoned=True, labels={"ü": "☃"}, limits="cgroup2"),
+        DocumentRow("pi-1", epoch, 5),
+        FleetRow("attempt_floor", "12"),
+    )
+    store.save(rows, epoch)
+    found = store.load()
+    assert (found.jobs, found.tasks, found.attempts, found.devices, found.documents) == tuple([r] for r in rows[:5])
+    assert found.fleet == {"attempt_floor": "12"}
+    assert found.keys == [("k", "j1", "f")]
+    assert type(found.devices[0].cordoned) is bool and type(found.jobs[0].spec.resources) is Resources
+
+
+def test_last_row_of_a_key_wins_within_a_batch_and_after(store: Store) -> None:
+    epoch = leading(store)
+    store.save([task("j1", state=TaskState.PENDING), task("j1", state=TaskState.RUNNING)], epoch)
+    assert store.task("j1.0") == task("j1", state=TaskState.RUNNING)
+    store.save([task("j1", state=TaskState.FAILED, reason="why")], epoch)
+    assert store.task("j1.0") == task("j1", state=TaskState.FAILED, reason="why")
+    assert store.counts().tasks["failed"] == 1 == sum(store.counts().tasks.values())
+
+
+def test_saved_rows_are_not_shared_with_the_caller(store: Store) -> None:
+    epoch = leading(store)
+    mine = task("j1")
+    store.save([mine], epoch)
+    mine.state = TaskState.RUNNING
+    given_out = store.task("j1.0")
+    assert given_out is not None and given_out.state is TaskState.PENDING
+    given_out.reason = "changed"
+    assert store.task("j1.0") == task("j1")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        dataclasses.replace(task("j1"), id="j1.00"),
+        dataclasses.replace(task("j1"), id="other.0"),
+        job("j.1"),
+        TokenRow("h", "n", "s", 0),
+    ],
+)
+def test_row_that_breaks_the_keys_is_the_callers_mistake(store: Store, row: Row) -> None:
+    epoch = leading(store)
+    with pytest.raises(LocalMistake):
+        store.save([FleetRow("a", "b"), row], epoch)
+    assert store.load().fleet == {}
+
+
+# ------------------------------------------------------------------ the snapshot
+
+
+def test_snapshot_holds_open_work_only(store: Store) -> None:
+    epoch = leading(store)
+    store.save(
+        [
+            job("j1"),
+            *(task("j1", 0), task("j1", 1, TaskState.SUCCEEDED), task("j1", 2, TaskState.RUNNING)),
+            *(task("j1", 3, TaskState.FAILED), task("j1", 4, TaskState.SUCCEEDED)),
+            job("j2", JobState.SUCCEEDED),
+            task("j2", 0, TaskState.SUCCEEDED),
+            job("j3"),
+        ],
+        epoch,
+    )
+    found = store.load()
+    assert [j.id for j in found.jobs] == ["j1", "j3"]
+    assert [t.id for t in found.tasks] == ["j1.0", "j1.2"]
+    none = {"succeeded": 0, "failed": 0, "cancelled": 0}
+    assert found.final_counts == {"j1": {"succeeded": 2, "failed": 1, "cancelled": 0}, "j3": none}
+
+
+def test_snapshot_keeps_attempts_that_are_not_free_or_still_listed(store: Store) -> None:
+    epoch = leading(store)
+    free = AttemptState.FREE
+    ended = {"ended_at": WALL_MS}
+    store.save(
+        [
+            DocumentRow("pi-1", epoch, 5),
+            attempt("j1.0", 1, AttemptState.REMOVED, until=3),
+            attempt("j1.0", 2, free, until=0, **ended),
+            attempt("j1.0", 3, free, until=5, **ended),
+            attempt("j1.0", 4, free, until=6, **ended),
+            attempt("j1.0", 5, free, until=1, device="pi-2", **ended),
+            attempt("j1.0", 6, free, until=2, ended_at=WALL_MS - 1),
+            attempt("j1.0", 7, free, until=2, ended_at=WALL_MS - RECENT_MS - 1),
+            attempt("j1.0", 8, free, until=2, ended_at=0),
+        ],
+        epoch,
+    )
+    found = store.load()
+    assert [a.attempt for a in found.attempts] == [1, 2, 4, 5]
+    assert found.recent == [("j1.0", 6, "pi-1"), ("j1.0", 3, "pi-1")]
+
+
+def test_idempotency_keys_of_the_last_day_are_loaded_oldest_first(store: Store) -> None:
+    epoch = leading(store)
+    store.save(
+        [
+            job("j1", idempotency_key="new", created_at=WALL_MS),
+            job("j2", JobState.FAILED, idempotency_key="older", created_at=WALL_MS - KEYS_MS),
+            job("j3", idempotency_key="old", created_at=WALL_MS - KEYS_MS - 1),
+            job("j4", created_at=WALL_MS),
+        ],
+        epoch,
+    )
+    assert [k for k, _, _ in store.load().keys] == ["older", "new"]
+
+
+# ------------------------------------------------------------------ reading
+
+
+def test_jobs_are_listed_newest_first_page_by_page(store: Store) -> None:
+    epoch = leading(store)
+    store.save([job(f"j{n:02d}", name="even" if n % 2 == 0 else "odd") for n in range(25)], epoch)
+    seen: list[str] = []
+    while page := store.jobs(after=seen[-1] if seen else "", limit=10):
+        seen += [j.row.id for j in page]
+    assert seen == [f"j{n:02d}" for n in reversed(range(25))]
+    assert [j.row.id for j in store.jobs(name="odd", limit=2)] == ["j23", "j21"]
+    assert store.jobs(state="failed") == []
+
+
+def test_job_tells_how_many_tasks_are_in_each_state(store: Store) -> None:
+    epoch = leading(store)
+    store.save([job("j1"), task("j1", 0), task("j1", 1, TaskState.RUNNING), task("j1", 2)], epoch)
+    found = store.job("j1")
+    assert found is not None
+    assert found.tasks == {"pending": 2, "assigned": 0, "running": 1, "succeeded": 0, "failed": 0, "cancelled": 0}
+    assert store.job("j2") is None
+
+
+def test_tasks_are_listed_by_job_and_index_under_every_filter(store: Store) -> None:
+    epoch = leading(store)
+    states = list(TaskState)
+    rows = [
+        task(f"j{n // 40}", n % 40, states[n % 6], device=f"pi-{n % 3}" if n % 6 else "", reason=str(n))
+        for n in range(120)
+    ]
+    store.save(rows, epoch)
+    for wanted_job in ("", "j1", "j9"):
+        for wanted_device in ("", "pi-2"):
+            for state in ("", "pending", "running"):
+                seen: list[TaskRow] = []
+                while page := store.tasks(wanted_job, wanted_device, state, seen[-1].id if seen else "", 7):
+                    seen += page
+                assert seen == [
+                    r
+                    for r in rows
+                    if (not wanted_job or r.job == wanted_job)
+                    and (not wanted_device or r.device == wanted_device)
+                    and (not state or r.state == state)
+                ]
+
+
+@pytest.mark.parametrize("id", ["", "j1", "j1.", "j1.x", "j1.-1", "j1.01", "j1.99999999999999999999", "a.b.1", "."])
+def test_unknown_or_odd_task_id_is_nothing(store: Store, id: str) -> None:
+    store.save([task("j1")], leading(store))
+    assert store.task(id) is None
+    assert store.attempts(id) == [] and store.story(id) == []
+    store.tasks(after=id)
+
+
+def test_story_and_audit_tell_in_the_order_of_commits(store: Store) -> None:
+    epoch = leading(store)
+    store.save([audit("j1.0", "a"), audit("j1.1", "b")], epoch)
+    store.save([audit("j1.0", "c", at=WALL_MS - 5)], epoch)
+    assert [r.new for r in store.story("j1.0")] == ["a", "c"]
+    first, *rest = store.audit(limit=2)
+    assert [e.row.new for e in (first, *rest)] == ["a", "b"]
+    assert [e.row.new for e in store.audit(after=rest[-1].number)] == ["c"]
+
+
+def test_attempts_are_listed_by_number(store: Store) -> None:
+    epoch = leading(store)
+    store.save([attempt("j1.0", n) for n in (10, 2, 1)] + [attempt("j1.1", 1)], epoch)
+    assert [a.attempt for a in store.attempts("j1.0")] == [1, 2, 10]
+
+
+def test_reads_don_t_wait_for_the_writer_and_see_only_commits(store: Store) -> None:
+    epoch = leading(store)
+    store.save([task("j1")], epoch)
+    found: list[TaskRow | None] = []
+    reader = threading.Thread(target=lambda: found.append(store.task("j1.0")))
+    reader.start()
+    reader.join(10)
+    assert found == [task("j1")]
+    store.save([task("j1", state=TaskState.RUNNING)], epoch)
+    assert store.tasks()[0].state is TaskState.RUNNING
+
+
+def test_tokens_are_found_until_their_name_is_revoked(store: Store) -> None:
+    store.add_token("h1", "up", "admin", WALL_MS)
+    store.add_token("h2", "up", "admin", WALL_MS)
+    store.add_token("h3", "ci", "read", WALL_MS)
+    assert store.token("h1") == TokenRow("h1", "up", "admin", WALL_MS)
+    assert store.revoke_tokens("up") == 2 and store.revoke_tokens("up") == 0
+    assert store.token("h1") is None and store.token("h3") is not None
+
+
+# ------------------------------------------------------------------ output
+
+
+def piece(store: Store, offset: int = 0, limit: int = 1000) -> OutputPiece:
+    return store.output("j1.0", 1, 1, offset, limit)
+
+
+def chunk(offset: int, data: bytes, last: bool = False) -> OutputRow:
+    return OutputRow("j1.0", 1, 1, offset, data, last)
+
+
+def test_output_is_joined_and_read_on_from_where_it_ended(store: Store) -> None:
+    epoch = leading(store)
+    assert piece(store) == OutputPiece(b"", 0, False, 0)
+    store.save([chunk(3, b"def"), chunk(0, b"abc"), chunk(6, b"", last=True)], epoch)
+    assert piece(store, 0, 4) == OutputPiece(b"abcd", 4, False, 0)
+    assert piece(store, 4) == OutputPiece(b"ef", 6, True, 0)
+    assert piece(store, 6) == OutputPiece(b"", 6, True, 0)
+
+
+def test_output_that_came_twice_or_under_other_cuts_is_read_once(store: Store) -> None:
+    epoch = leading(store)
+    store.save([chunk(0, b"abc"), chunk(3, b"de"), chunk(0, b"abc")], epoch)
+    store.save([chunk(2, b"cdef"), chunk(0, b"a"), chunk(3, b"defg", last=True)], epoch)
+    assert piece(store) == OutputPiece(b"abcdefg", 7, True, 0)
+    assert store.counts().output_bytes == 3 + 4 + 4
+
+
+def test_missing_output_is_shown_as_a_gap(store: Store) -> None:
+    epoch = leading(store)
+    store.save([chunk(0, b"abc"), chunk(10, b"xyz"), chunk(20, b"", last=True)], epoch)
+    assert piece(store) == OutputPiece(b"abc", 3, False, 0)
+    assert piece(store, 3) == OutputPiece(b"xyz", 13, False, 7)
+    assert piece(store, 13) == OutputPiece(b"", 20, True, 7)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), max_size=8),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_pieces_agree_with_a_map_of_bytes(cuts: list[tuple[int, int]], offset: int, limit: int, ended: bool) -> None:
+    whole = bytes(range(64))
+    known = {at for begin, size in cuts for at in range(begin, begin + size)}
+    end = max((begin + size for begin, size in cuts), default=0) if ended else None
+    found = assemble(sorted((b, whole[b : b + n]) for b, n in cuts), end, offset, limit)
+    assert len(found.data) <= limit and found.next_offset == offset + found.gap + len(found.data)
+    assert found.data == whole[offset + found.gap : found.next_offset]
+    assert known.issuperset(range(offset + found.gap, found.next_offset))
+    assert known.isdisjoint(range(offset, offset + found.gap))
+    at = found.next_offset
+    if limit and at in known:
+        assert len(found.data) == limit
+    assert found.complete == (end is not None and at >= end)
+
+
+# ------------------------------------------------------------------ pruning
+
+
+def prune_all(store: Store, before: int, tasks: int = 10**9, output_bytes: int = 10**12) -> Pruned:
+    total = Pruned()
+    for _ in range(1000):
+        done = store.prune(before, tasks, output_bytes)
+        for name in ("jobs", "tasks", "attempts", "audit", "output"):
+            setattr(total, name, getattr(total, name) + getattr(done, name))
+        if not done.more:
+            return total
+    raise AssertionError("pruning never ends")
+
+
+def finished(id: str, end: int, tasks: int = 1) -> list[Row]:
+    rows: list[Row] = [job(id, JobState.SUCCEEDED, changed_at=end), audit(id, at=end)]
+    for n in range(tasks):
+        rows += [task(id, n, TaskState.SUCCEEDED, attempt=1), audit(f"{id}.{n}", at=end)]
+        rows += [attempt(f"{id}.{n}", 1, AttemptState.FREE, until=1, ended_at=end)]
+        rows += [OutputRow(f"{id}.{n}", 1, 1, 0, b"12345", True)]
+    return rows
+
+
+def test_finished_jobs_go_with_all_that_is_theirs(store: Store) -> None:
+    epoch = leading(store)
+    store.save([*finished("j1", WALL_MS - 1, 2), *finished("j2", WALL_MS), job("j0"), task("j0")], epoch)
+    assert prune_all(store, WALL_MS) == Pruned(1, 2, 2, 3, 2)
+    assert [j.row.id for j in store.jobs()] == ["j2", "j0"]
+    assert store.attempts("j1.0") == [] and store.story("j1.0") == [] == store.story("j1")
+    assert store.output("j1.0", 1, 1, 0, 10).data == b"" and store.output("j2.0", 1, 1, 0, 10).data == b"12345"
+    counts = store.counts()
+    assert (counts.tasks["succeeded"], counts.jobs["succeeded"], counts.output_bytes) == (1, 1, 5)
+
+
+def test_oldest_finished_jobs_go_while_there_is_too_much(store: Store) -> None:
+    epoch = leading(store)
+    for n in range(6):
+        store.save(finished(f"j{n}", WALL_MS + (n * 7) % 6), epoch)
+    assert prune_all(store, 0, tasks=4).jobs == 2
+    assert [j.row.id for j in store.jobs()] == ["j5", "j4", "j3", "j2"]
+    assert prune_all(store, 0, output_bytes=5).jobs == 3
+    assert [j.row.id for j in store.jobs()] == ["j5"]
+
+
+def test_large_job_goes_in_pieces(store: Store) -> None:
+    epoch = leading(store)
+    store.save(finished("j1", WALL_MS - 1, 1300), epoch)
+    assert prune_all(store, WALL_MS) == Pruned(1, 1300, 1300, 1301, 1300)
+    assert sum(store.counts().tasks.values()) == 0 and store.job("j1") is None
+
+
+def test_service_that_restarts_for_ever_keeps_only_what_is_recent_or_needed(store: Store) -> None:
+    epoch = leading(store)
+    old = {"ended_at": WALL_MS - 10, "until": 2}
+    store.save(
+        [
+            *(job("j1"), task("j1", attempt=9), DocumentRow("pi-1", epoch, 5)),
+            attempt("j1.0", 1, AttemptState.FREE, **old),
+            attempt("j1.0", 2, AttemptState.FREE, ended_at=WALL_MS - 10, until=6),
+            attempt("j1.0", 3, AttemptState.REMOVED, **old),
+            attempt("j1.0", 4, AttemptState.FREE, ended_at=WALL_MS, until=2),
+            attempt("j1.0", 9, AttemptState.FREE, **old),
+            *(OutputRow("j1.0", n, 1, 0, b"x", False) for n in (1, 2, 9)),
+            *(audit("j1.0", "old", WALL_MS - 10), audit("j1.0", "new")),
+        ],
+        epoch,
+    )
+    assert prune_all(store, WALL_MS) == Pruned(0, 0, 1, 1, 1)
+    assert [a.attempt for a in store.attempts("j1.0")] == [2, 3, 4, 9]
+    assert [r.new for r in store.story("j1.0")] == ["new"]
+
+
+def test_audit_numbers_never_come_again(store: Store) -> None:
+    epoch = leading(store)
+    store.save([audit("a", at=WALL_MS - 1)], epoch)
+    before = store.audit()[-1].number
+    prune_all(store, WALL_MS)
+    store.save([audit("b")], epoch)
+    assert [e.row.object for e in store.audit(after=before)] == ["b"]
+
+
+# ------------------------------------------------------------------ clever against dumb
+
+ints = st.integers(0, 6)
+times = st.integers(WALL_MS - 3, WALL_MS + 3)
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=4)
+codes = st.none() | st.integers(-3, 3)
+jobs_ = st.sampled_from(["j1", "j2", "j10"])
+task_ids = st.builds("{}.{}".format, jobs_, ints)
+devices_ = st.sampled_from(["", "pi-1", "pi-2"])
+any_rows = st.one_of(
+    st.builds(
+        job, jobs_, st.sampled_from(JobState), name=texts, kind=st.sampled_from(JobKind), created_at=times,
+        changed_at=times, guarantee=st.sampled_from(Guarantee), idempotency_key=texts, fingerprint=texts,
+        spec=st.builds(TaskSpec, texts, st.lists(texts, max_size=2).map(tuple), st.dictionaries(texts, texts, max_size=2)),
+    ),
+    st.builds(task, jobs_, ints, st.sampled_from(TaskState), device=devices_, attempt=ints, exit_code=codes, reason=texts),
+    st.builds(
+        attempt, task_ids, ints, st.sampled_from(AttemptState), device=devices_, until=ints, exit_code=codes,
+        ended_at=times | st.just(0) | st.just(WALL_MS - RECENT_MS - 1),
+    ),
+    st.builds(device, devices_, session=st.integers(0, SESSION_MAX), labels=st.dictionaries(texts, texts, max_size=2)),
+    st.builds(DocumentRow, devices_, ints, ints),
+    st.builds(AuditRow, times, texts, texts, st.one_of(jobs_, task_ids, devices_), texts, texts, devices_, ints, texts),
+    st.builds(OutputRow, task_ids, ints, st.integers(1, 2), ints, st.binary(max_size=6), st.booleans()),
+    st.builds(FleetRow, texts, texts),
+)  # fmt: skip
+batches = st.lists(st.lists(any_rows, max_size=12), max_size=5)
+
+
+def everything(store: Store) -> list[object]:
+    """All that can be read."""
+    seen: list[object] = [store.load(), store.counts(), store.jobs(), store.audit(), store.tasks()]
+    for id in ("j1", "j2", "j10", "j1.0", "j2.3", "j10.6", "pi-1"):
+        seen += [store.job(id), store.task(id), store.attempts(id), store.story(id)]
+        seen += [store.jobs(after=id), store.tasks(after=id, limit=3), store.tasks(job=id, after="j10.2")]
+        seen += [store.output(id, n, 1, 2, 9) for n in range(7)]
+    for state in TaskState:
+        seen += [store.tasks(state=state, after="j1.2"), store.tasks(job="j1", state=state)]
+        seen += [store.tasks(device="pi-1", state=state, limit=2), store.jobs(state=state)]
+    seen += [store.tasks(device=d, after=a) for d in ("pi-1", "pi-2") for a in ("", "j10.1", "j2")]
+    seen += [store.tasks(job="j1", device="pi-1")]
+    return seen
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(batches, st.integers(WALL_MS - 3, WALL_MS + 3), st.integers(0, 20), st.integers(0, 40))
+def test_both_stores_agree(saves: list[list[Row]], before: int, tasks_max: int, output_bytes_max: int) -> None:
+    with TemporaryDirectory() as folder:
+        clever, dumb = SqliteStore(Path(folder) / "fleet.db"), MemoryStore()
+        clever.open()
+        with closing(clever):
+            for batch in saves:
+                epochs = leading(clever), leading(dumb)
+                clever.save(copy.deepcopy(batch), epochs[0])
+                dumb.save(batch, epochs[1])
+            leading(clever), leading(dumb)
+            assert everything(clever) == everything(dumb)
+            pruned = [prune_all(s, before, tasks_max, output_bytes_max) for s in (clever, dumb)]
+            assert pruned[0] == pruned[1]
+            assert everything(clever) == everything(dumb)
+
+
+def test_memory_goes_back_to_a_snapshot() -> None:
+    store = MemoryStore()
+    epoch = leading(store)
+    store.save([task("j1"), audit("j1.0")], epoch)
+    then, seen = store.snapshot(), store.load()
+    for _ in range(2):
+        store.save([task("j1", state=TaskState.RUNNING), audit("j1.0"), chunk(0, b"x")], epoch)
+        assert store.task("j1.0") != task("j1")
+        store.restore(then)
+        assert store.task("j1.0") == task("j1") and store.load() == seen and len(store.audit()) == 1
