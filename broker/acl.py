@@ -34,11 +34,15 @@ class Access(StrEnum):
 
 
 class AclRule(NamedTuple):
+    """One grant: an access and the filter of what it covers."""
+
     access: Access
     topic_filter: str
 
 
 class Role(StrEnum):
+    """What kind of user a name stands for."""
+
     DEVICE = "device"
     CONTROLLER = "controller"
     OBSERVER = "observer"
@@ -77,7 +81,10 @@ def _controller_rules(fleet: str) -> tuple[AclRule, ...]:
 
 
 class FleetAcl:
-    """The rules as an `AclHook`. Decisions are remembered; they depend on names only."""
+    """The rules as an `AclHook`. Decisions are remembered; they depend on names only.
+
+    Which users exist is asked elsewhere: a device that was never let in asks nothing here.
+    """
 
     __slots__ = ("_decisions", "_fleet")
 

@@ -147,6 +147,8 @@ class SendSuback(Effect):
 
 @dataclass(slots=True)
 class SendUnsuback(Effect):
+    """The answer to every UNSUBSCRIBE, also where nothing was subscribed."""
+
     connection: int
     packet_id: int
 
@@ -167,12 +169,16 @@ class SendPublish(Effect):
 
 @dataclass(slots=True)
 class SendPuback(Effect):
+    """The broker has taken a QoS 1 message; the last thing it says about it."""
+
     connection: int
     packet_id: int
 
 
 @dataclass(slots=True)
 class SendPingresp(Effect):
+    """The answer to a PINGREQ."""
+
     connection: int
 
 

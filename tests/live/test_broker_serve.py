@@ -8,17 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import psutil
 import pytest
 
-from broker import serve, serve_mosquitto
-from broker.contract import Broker, BrokerError, BrokerSetup, free_port
+from broker import serve
+from broker.contract import Broker, BrokerError, BrokerSetup
 from broker.probe import connect_packet, probe
-from broker.serve import ExternalBroker, choose
+from broker.serve import choose
 from broker.serve_mosquitto import MosquittoBroker, find_binary
 
 pytestmark = pytest.mark.live
@@ -498,73 +498,3 @@ def test_a_port_that_is_taken_is_an_error(kind: str, tmp_path: Path) -> None:
             await broker.stop()
 
     asyncio.run(main())
-
-
-# --------------------------------------------------------------------------- choosing
-
-
-def test_without_mosquitto_the_embedded_broker_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_mosquitto.shutil, "which", lambda *args, **options: None)
-    broker = choose(BrokerSetup(tmp_path, "f"))
-    assert broker.kind == "amqtt" and broker.warning is not None
-    assert "not installed" in broker.warning and "install mosquitto" in broker.warning
-    with pytest.raises(BrokerError, match="not installed"):
-        choose(BrokerSetup(tmp_path, "f"), "mosquitto")
-
-
-def test_another_amqtt_than_the_known_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.serve_amqtt.version", lambda name: "0.13.0")
-    with pytest.raises(BrokerError, match=r"0\.13\.0"):
-        choose(BrokerSetup(tmp_path, "f"), "amqtt")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_external_broker_is_reached_with_its_own_login(kind: str, tmp_path: Path) -> None:
-    async def tell(fleet: Fleet) -> None:
-        port = fleet.broker.port
-        # `dev-a` is its own client id, and the probe's is another: whoever insists refuses it
-        external = ExternalBroker(f"mqtt://{CTL}:pc@127.0.0.1:{port}")
-        assert external.login("dev-a", "x") == (CTL, "pc") and "pc" not in repr(external.warning)
-        with pytest.raises(BrokerError, match="refused"):
-            await ExternalBroker(f"mqtt://127.0.0.1:{port}", "nobody", "x").start()
-
-    run(kind, tmp_path, tell)
-
-
-def test_an_external_broker_that_goes_away_is_noticed() -> None:
-    async def main() -> None:
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(64)
-            writer.write(b"\x20\x02\x00\x00")
-            await writer.drain()
-            writer.close()
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        external = ExternalBroker(f"mqtt://127.0.0.1:{port}")
-        await external.start()
-        watching = asyncio.create_task(external.exited())
-        server.close()
-        await server.wait_closed()
-        assert "no broker at" in await asyncio.wait_for(watching, DEADLINE_S)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "url", ["http://x", "mqtt://", "mqtt://h:99999", "mqtt://h/path", "amqp://u:secret@h"]
-)
-def test_a_bad_address_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(BrokerError) as caught:
-        ExternalBroker(url)
-    assert "secret" not in str(caught.value)
-
-
-def test_nobody_listening_is_one_line() -> None:
-    async def start() -> Coroutine[None, None, None] | None:
-        await ExternalBroker(f"mqtt://127.0.0.1:{free_port('127.0.0.1')}").start()
-        return None
-
-    with pytest.raises(BrokerError, match="no broker at") as caught:
-        asyncio.run(start())
-    assert "\n" not in str(caught.value)
