@@ -76,10 +76,14 @@ CANARY_MS = 5_000
 SPEAK_MS = LEADER_MS * (1_000_000 - 5 * CLOCK_RATE_PPM) // 1_000_000 - 500
 """How long a renewal lets us speak: shorter than the row lasts, whatever the clocks do."""
 DUE_BATCH = 2_000
+RESTORED_EPOCH = "restored_epoch"
+"""Fleet fact: the epoch taken when a restored database was last found out (D1)."""
+RESTORED_MARK = "restored"
+"""Fleet fact of the store: this copy may be old; taken away with the commit that holds the wait."""
 
 
 @dataclass(slots=True)
-class Takeover:
+class Beginning:
     """How a leadership begins. `asked_ms`: core time before it was asked for.
 
     `wait`: nothing is placed for one hold, because the database may be older than the
@@ -96,21 +100,26 @@ class Controller:
     """Implements `protocol.core.Core`. `policy` is a name in `scheduler.policies`."""
 
     def __init__(
-        self, snapshot: Snapshot, takeover: Takeover, now_ms: int, rng: random.Random, policy: str = "spread"
+        self,
+        snapshot: Snapshot,
+        beginning: Beginning,
+        now_ms: int,
+        rng: random.Random,
+        policy: str = "spread",
     ) -> None:
         leader = snapshot.leader
         self.rng = rng
         self.now_ms = now_ms
         self.ledger = Ledger(Fleet(), leader.epoch, leader.holder)
-        self.ledger.wall_offset_ms = takeover.wall_offset_ms
-        self.speak_until_ms = takeover.asked_ms + SPEAK_MS
-        restored = leader.epoch if takeover.restored else int(snapshot.fleet.get("restored", "0"))
+        self.ledger.wall_offset_ms = beginning.wall_offset_ms
+        self.speak_until_ms = beginning.asked_ms + SPEAK_MS
+        restored = leader.epoch if beginning.restored else int(snapshot.fleet.get(RESTORED_EPOCH, "0"))
         load_devices(self.ledger, snapshot, now_ms)
         self._wire(restored, policy, now_ms)
         load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
         for row in range(self.ledger.fleet.count):
             self.failover.on_change(row, now_ms)
-        self._begin(snapshot, takeover, restored, now_ms)
+        self._begin(snapshot, beginning, restored, now_ms)
         self.placement.wake(now_ms)
 
     def _wire(self, restored: int, policy: str, now_ms: int) -> None:
@@ -138,16 +147,17 @@ class Controller:
         self._handlers = self._table()
         self._due = self._due_table()
 
-    def _begin(self, snapshot: Snapshot, takeover: Takeover, restored: int, now_ms: int) -> None:
+    def _begin(self, snapshot: Snapshot, beginning: Beginning, restored: int, now_ms: int) -> None:
         """A wait without placements is committed, so that a successor within it waits anew (L6)."""
-        if takeover.restored:
-            self.ledger.fact("restored", str(restored))
-        if takeover.wait or takeover.restored or snapshot.fleet.get("waiting") == "1":
+        if beginning.restored:
+            self.ledger.fact(RESTORED_EPOCH, str(restored))
+        if beginning.wait or beginning.restored or snapshot.fleet.get("waiting") == "1":
             longest = max([j.row.lease_ms for j in self.ledger.jobs.values()], default=LEASE_MS)
             self.placement.not_before_ms = now_ms + hold_ms(
                 max(longest, LEASE_MS), weak=bool(self._any_weak())
             )
             self.ledger.fact("waiting", "1")
+            self.ledger.fact(RESTORED_MARK, "")
             self.ledger.deadlines.set("waited", 0, self.placement.not_before_ms)
 
     def _any_weak(self) -> bool:
@@ -235,6 +245,9 @@ class Controller:
     def _on_heartbeats(self, event: HeartbeatBatch, now_ms: int) -> None:
         if self._leading(now_ms):
             self.leases.on_heartbeats(event, now_ms)
+        if self.leases.outdated:
+            # Silent from now on; the next save is the renewal, and the world rebuilds us there.
+            self.speak_until_ms = self.renew_due_ms = now_ms
 
     def _on_message(self, event: MessageArrived, now_ms: int) -> None:
         if not self._leading(now_ms):

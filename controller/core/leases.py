@@ -41,6 +41,8 @@ class Leases:
         self.liveness = liveness
         self.loaded = {row: self.fleet.document(row) for row in range(self.fleet.count)}
         self.restored = restored
+        self.outdated = False
+        """Found out that the database is older than the fleet; nothing more may be said (D1)."""
 
     def on_heartbeats(self, batch: HeartbeatBatch, now_ms: int) -> None:
         """Columns where nothing changes, rows where something does."""
@@ -108,6 +110,7 @@ class Leases:
         self.ledger.alarm(
             "old_database", f"{device} holds revision {named.epoch}.{named.number}, later than ours"
         )
+        self.outdated = True
         self.ledger.emit(TakeEpoch(named.epoch, named))
         return True
 
