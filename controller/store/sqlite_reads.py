@@ -161,7 +161,7 @@ class Reads:
         place = (task, attempt, stream)
         end = self.db.execute(
             "SELECT max(offset + length(data)) FROM output"
-            " WHERE task = ? AND attempt = ? AND stream = ? AND last",
+            " WHERE task = ? AND attempt = ? AND stream = ? AND last = 1",
             place,
         ).fetchone()[0]
         chunks: Iterator[Chunk] = self.db.execute(
@@ -228,20 +228,23 @@ def _open_tasks(db: sqlite3.Connection) -> list[TaskRow]:
     return [read_task(v) for v in db.execute(sql)]
 
 
-_NOT_FREE = f"SELECT {ATTEMPT} FROM attempts WHERE state <> 'free'"
+_NOT_FREE = f"SELECT {ATTEMPT} FROM attempts INDEXED BY attempts_held WHERE state <> 'free'"
+_NEXT_DEVICE = "SELECT min(device) FROM attempts INDEXED BY attempts_listed WHERE state = 'free'"
+_DEVICES = (
+    f"WITH RECURSIVE d(device) AS ({_NEXT_DEVICE} UNION ALL"
+    f" SELECT ({_NEXT_DEVICE} AND device > d.device) FROM d WHERE d.device IS NOT NULL)"
+)
+"""One look into the index per device, however many attempts it had."""
 _LISTED = (
-    f"SELECT {', '.join(f'a.{c}' for c in ATTEMPT.split(', '))} FROM {{}} d"
+    f"SELECT {', '.join(f'a.{c}' for c in ATTEMPT.split(', '))} FROM d"
     " CROSS JOIN attempts a INDEXED BY attempts_listed ON a.device = d.device AND a.state = 'free'"
 )
-_DEVICES = "(SELECT DISTINCT device FROM attempts INDEXED BY attempts_listed WHERE state = 'free')"
-"""Index skip: one look per device, however many attempts it had."""
 
 
 def _kept_attempts(db: sqlite3.Connection) -> list[AttemptRow]:
     sql = (
-        f"{_NOT_FREE} UNION ALL {_LISTED.format(_DEVICES)} AND a.until = 0 UNION ALL"
-        f" {_LISTED.format(_DEVICES)} AND a.until > max(0, coalesce("
-        "(SELECT number FROM documents WHERE device = d.device), 0)) ORDER BY task, attempt"
+        f"{_DEVICES} {_NOT_FREE} UNION ALL {_LISTED} AND a.until = 0 UNION ALL {_LISTED} AND a.until > max("
+        "0, coalesce((SELECT number FROM documents WHERE device = d.device), 0)) ORDER BY task, attempt"
     )
     return [read_attempt(v) for v in db.execute(sql)]
 

@@ -68,7 +68,8 @@ def leading(store: Store, wall_ms: int = WALL_MS) -> int:
 
 
 def job(id: str, state: JobState = JobState.OPEN, **changes: object) -> JobRow:
-    spec = TaskSpec("process", ("sleep", "1"), {"A": "b"}, Resources(500, 64), (Constraint("label.zone", "=", "a"),))
+    where = (Constraint("label.zone", "=", "a"),)
+    spec = TaskSpec("process", ("sleep", "1"), {"A": "b"}, Resources(500, 64), where)
     row = JobRow(
         *(id, "name", JobKind.BATCH, 1, 0, Guarantee.AT_MOST_ONE, 3, 0, 30_000, spec),
         *(state, "run", WALL_MS, WALL_MS, "me"),
@@ -81,7 +82,9 @@ def task(job: str, index: int = 0, state: TaskState = TaskState.PENDING, **chang
     return dataclasses.replace(row, **changes)
 
 
-def attempt(task: str, number: int, state: AttemptState = AttemptState.RUNNING, **changes: object) -> AttemptRow:
+def attempt(
+    task: str, number: int, state: AttemptState = AttemptState.RUNNING, **changes: object
+) -> AttemptRow:
     row = AttemptRow(task, number, "pi-1", state, 1, 0, 0, None, 0, "", WALL_MS, 0, 0)
     return dataclasses.replace(row, **changes)
 
@@ -165,8 +168,9 @@ def test_former_leader_is_fenced_and_changes_nothing(store: Store) -> None:
 
 def test_every_row_comes_back_as_it_was(store: Store) -> None:
     epoch = leading(store)
+    service = {"guarantee": Guarantee.AT_LEAST_ONE, "kind": JobKind.SERVICE}
     rows = (
-        job("j1", guarantee=Guarantee.AT_LEAST_ONE, kind=JobKind.SERVICE, idempotency_key="k", fingerprint="f"),
+        job("j1", idempotency_key="k", fingerprint="f", **service),
         task("j1", 7, TaskState.RUNNING, device="pi-1", exit_code=-9, reason="ünï\0 ☃"),
         attempt("j1.7", 3, exit_code=0, signal=9),
         device("pi-1", session=SESSION_MAX, cordoned=True, labels={"ü": "☃"}, limits="cgroup2"),
@@ -175,7 +179,8 @@ def test_every_row_comes_back_as_it_was(store: Store) -> None:
     )
     store.save(rows, epoch)
     found = store.load()
-    assert (found.jobs, found.tasks, found.attempts, found.devices, found.documents) == tuple([r] for r in rows[:5])
+    lists = [found.jobs, found.tasks, found.attempts, found.devices, found.documents]
+    assert lists == [[row] for row in rows[:5]]
     assert found.fleet == {"attempt_floor": "12"}
     assert found.keys == [("k", "j1", "f")]
     assert type(found.devices[0].cordoned) is bool and type(found.jobs[0].spec.resources) is Resources
@@ -296,7 +301,7 @@ def test_job_tells_how_many_tasks_are_in_each_state(store: Store) -> None:
     store.save([job("j1"), task("j1", 0), task("j1", 1, TaskState.RUNNING), task("j1", 2)], epoch)
     found = store.job("j1")
     assert found is not None
-    assert found.tasks == {"pending": 2, "assigned": 0, "running": 1, "succeeded": 0, "failed": 0, "cancelled": 0}
+    assert found.tasks == {**{s.value: 0 for s in TaskState}, "pending": 2, "running": 1}
     assert store.job("j2") is None
 
 
@@ -323,7 +328,7 @@ def test_tasks_are_listed_by_job_and_index_under_every_filter(store: Store) -> N
                 ]
 
 
-@pytest.mark.parametrize("id", ["", "j1", "j1.", "j1.x", "j1.-1", "j1.01", "j1.99999999999999999999", "a.b.1", "."])
+@pytest.mark.parametrize("id", ["", "j1", "j1.", "j1.x", "j1.-1", "j1.01", f"j1.{10**20}", "a.b.1", "."])
 def test_unknown_or_odd_task_id_is_nothing(store: Store, id: str) -> None:
     store.save([task("j1")], leading(store))
     assert store.task(id) is None
@@ -410,7 +415,9 @@ def test_missing_output_is_shown_as_a_gap(store: Store) -> None:
     st.integers(0, 40),
     st.booleans(),
 )
-def test_pieces_agree_with_a_map_of_bytes(cuts: list[tuple[int, int]], offset: int, limit: int, ended: bool) -> None:
+def test_pieces_agree_with_a_map_of_bytes(
+    cuts: list[tuple[int, int]], offset: int, limit: int, ended: bool
+) -> None:
     whole = bytes(range(64))
     known = {at for begin, size in cuts for at in range(begin, begin + size)}
     end = max((begin + size for begin, size in cuts), default=0) if ended else None
@@ -454,7 +461,7 @@ def test_finished_jobs_go_with_all_that_is_theirs(store: Store) -> None:
     assert prune_all(store, WALL_MS) == Pruned(1, 2, 2, 3, 2)
     assert [j.row.id for j in store.jobs()] == ["j2", "j0"]
     assert store.attempts("j1.0") == [] and store.story("j1.0") == [] == store.story("j1")
-    assert store.output("j1.0", 1, 1, 0, 10).data == b"" and store.output("j2.0", 1, 1, 0, 10).data == b"12345"
+    assert [store.output(f"{j}.0", 1, 1, 0, 10).data for j in ("j1", "j2")] == [b"", b"12345"]
     counts = store.counts()
     assert (counts.tasks["succeeded"], counts.jobs["succeeded"], counts.output_bytes) == (1, 1, 5)
 
@@ -515,23 +522,50 @@ codes = st.none() | st.integers(-3, 3)
 jobs_ = st.sampled_from(["j1", "j2", "j10"])
 task_ids = st.builds("{}.{}".format, jobs_, ints)
 devices_ = st.sampled_from(["", "pi-1", "pi-2"])
+objects = st.one_of(jobs_, task_ids, devices_)
+maps = st.dictionaries(texts, texts, max_size=2)
+ends = times | st.just(0) | st.just(WALL_MS - RECENT_MS - 1)
+any_jobs = st.builds(
+    job,
+    jobs_,
+    st.sampled_from(JobState),
+    name=texts,
+    kind=st.sampled_from(JobKind),
+    created_at=times,
+    changed_at=times,
+    guarantee=st.sampled_from(Guarantee),
+    idempotency_key=texts,
+    fingerprint=texts,
+    spec=st.builds(TaskSpec, texts, st.lists(texts, max_size=2).map(tuple), maps),
+)
+any_tasks = st.builds(
+    task,
+    jobs_,
+    ints,
+    st.sampled_from(TaskState),
+    device=devices_,
+    attempt=ints,
+    exit_code=codes,
+    reason=texts,
+)
+any_attempts = st.builds(
+    attempt,
+    task_ids,
+    ints,
+    st.sampled_from(AttemptState),
+    device=devices_,
+    until=ints,
+    exit_code=codes,
+    ended_at=ends,
+)
 any_rows = st.one_of(
-    st.builds(
-        job, jobs_, st.sampled_from(JobState), name=texts, kind=st.sampled_from(JobKind), created_at=times,
-        changed_at=times, guarantee=st.sampled_from(Guarantee), idempotency_key=texts, fingerprint=texts,
-        spec=st.builds(TaskSpec, texts, st.lists(texts, max_size=2).map(tuple), st.dictionaries(texts, texts, max_size=2)),
-    ),
-    st.builds(task, jobs_, ints, st.sampled_from(TaskState), device=devices_, attempt=ints, exit_code=codes, reason=texts),
-    st.builds(
-        attempt, task_ids, ints, st.sampled_from(AttemptState), device=devices_, until=ints, exit_code=codes,
-        ended_at=times | st.just(0) | st.just(WALL_MS - RECENT_MS - 1),
-    ),
-    st.builds(device, devices_, session=st.integers(0, SESSION_MAX), labels=st.dictionaries(texts, texts, max_size=2)),
+    *(any_jobs, any_tasks, any_attempts),
+    st.builds(device, devices_, session=st.integers(0, SESSION_MAX), labels=maps),
     st.builds(DocumentRow, devices_, ints, ints),
-    st.builds(AuditRow, times, texts, texts, st.one_of(jobs_, task_ids, devices_), texts, texts, devices_, ints, texts),
+    st.builds(AuditRow, times, texts, texts, objects, texts, texts, devices_, ints, texts),
     st.builds(OutputRow, task_ids, ints, st.integers(1, 2), ints, st.binary(max_size=6), st.booleans()),
     st.builds(FleetRow, texts, texts),
-)  # fmt: skip
+)
 batches = st.lists(st.lists(any_rows, max_size=12), max_size=5)
 
 
@@ -552,7 +586,9 @@ def everything(store: Store) -> list[object]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(batches, st.integers(WALL_MS - 3, WALL_MS + 3), st.integers(0, 20), st.integers(0, 40))
-def test_both_stores_agree(saves: list[list[Row]], before: int, tasks_max: int, output_bytes_max: int) -> None:
+def test_both_stores_agree(
+    saves: list[list[Row]], before: int, tasks_max: int, output_bytes_max: int
+) -> None:
     with TemporaryDirectory() as folder:
         clever, dumb = SqliteStore(Path(folder) / "fleet.db"), MemoryStore()
         clever.open()

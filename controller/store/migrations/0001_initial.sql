@@ -135,10 +135,11 @@ CREATE TABLE output (
     attempt INTEGER NOT NULL,
     stream INTEGER NOT NULL,
     offset INTEGER NOT NULL,
-    data BLOB NOT NULL,
     last INTEGER NOT NULL,
+    data BLOB NOT NULL, -- behind the others, which are then read without it
     UNIQUE (task, attempt, stream, offset)
 ) STRICT;
+CREATE INDEX output_last ON output (task, attempt, stream) WHERE last = 1;
 
 -- Counters, kept by triggers, so that no path of writing can forget them.
 CREATE TABLE totals (
