@@ -113,7 +113,7 @@ class Agent:
             raise LocalMistake(f"the agent knows no event {type(event).__name__}")
         effects = method(self, event, now_ms)
         effects += self._close(now_ms)
-        return self.saving.front() + effects if self.memory.changed else effects
+        return self.saving.front(now_ms) + effects
 
     def next_due_ms(self) -> int | None:
         """When the world shall feed `TimerElapsed`."""
@@ -140,7 +140,6 @@ class Agent:
         return [
             *self.connection.elapse(now_ms),
             *self.runs.elapse(now_ms),
-            *self.saving.elapse(now_ms),
             *self._chunks(self.outbox.elapse(self.connection.up, now_ms)),
         ]
 

@@ -33,11 +33,15 @@ class Saving:
         """Whether this session is known to be saved."""
         return self._confirmed == session != 0
 
-    def front(self) -> list[Effect]:
-        """What stands in front of the effects of an event: a save if memory changed, else nothing."""
-        if self.failing or not self.memory.changed:
-            return []
-        return self._save()
+    def front(self, now_ms: int) -> list[Effect]:
+        """What stands in front of the effects of an event: a save if memory changed, else nothing.
+
+        While saving fails only the timer brings one.
+        """
+        if self._due_ms is not None and now_ms >= self._due_ms:
+            self._due_ms = None
+            return self._save()
+        return [] if self.failing or not self.memory.changed else self._save()
 
     def failed(self, now_ms: int) -> None:
         self.failing, self._confirmed, self._asked = True, 0, 0
@@ -52,13 +56,6 @@ class Saving:
         self._confirmed, self.failing = session, False
         self._wait_ms, self._due_ms = RETRY_MS, None
         return recovered
-
-    def elapse(self, now_ms: int) -> list[Effect]:
-        """Try again."""
-        if self._due_ms is None or now_ms < self._due_ms:
-            return []
-        self._due_ms = None
-        return self._save()
 
     def due_ms(self) -> int | None:
         return self._due_ms

@@ -32,7 +32,9 @@ DEVICE = "pi-1"
 class Bench:
     """One agent, its journal, and a clock that the test moves."""
 
-    def __init__(self, journal: bytes | None = None, seed: int = 1, now: int = 1_000_000, **options: int) -> None:
+    def __init__(
+        self, journal: bytes | None = None, seed: int = 1, now: int = 1_000_000, **options: int
+    ) -> None:
         memory = restore(journal) if journal else Memory("instance-1")
         equipment = Equipment("generic-linux", Resources(4000, 4096, 9999, 0), {}, ("process",), 10_000)
         identity = Identity(DEVICE, "boot-1", "test")
@@ -104,7 +106,9 @@ class Bench:
     def document(self, number: int, *attempts: AssignedAttempt, epoch: int = 1) -> list[Effect]:
         return self.receive(Assignments(Revision(epoch, number), attempts))
 
-    def answer(self, seq: int | None = None, session: int | None = None, granted: Revision | None = None, **more: int):
+    def answer(
+        self, seq: int | None = None, session: int | None = None, granted: Revision | None = None, **more: int
+    ):
         """A lease answer; by default it grants what is held, for the last heartbeat."""
         agent = self.agent
         seq = agent.heartbeats._seq if seq is None else seq

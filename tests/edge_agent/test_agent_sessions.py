@@ -5,7 +5,17 @@ from __future__ import annotations
 from protocol.backoff import RECONNECT_FAST_CAP_MS
 from protocol.core import Connect, Disconnect, GarbageArrived, LinkDown, Note, Save, SaveFailed
 from protocol.limits import SESSION_MAX
-from protocol.messages import Answer, Assignments, Command, Heartbeat, Inventory, Revision, Runs, Settings, Status
+from protocol.messages import (
+    Answer,
+    Assignments,
+    Command,
+    Heartbeat,
+    Inventory,
+    Revision,
+    Runs,
+    Settings,
+    Status,
+)
 
 
 def test_a_session_is_saved_before_it_connects(kit):
