@@ -28,7 +28,7 @@ from fleetmuster.records import (
     RemoteTask,
     checked,
 )
-from fleetmuster.wire import ApiError, Trace, Unreachable, Wire
+from fleetmuster.wire import ApiError, HttpWire, Trace, Unreachable
 
 __all__ = ["ApiError", "OutputPart", "RemoteClient", "SubmittedJob", "Unreachable"]
 
@@ -56,7 +56,7 @@ class RemoteClient:
     """A controller behind `url`. Every method raises the errors of `fleetmuster.wire`."""
 
     def __init__(self, url: str, token: str, timeout_ms: int = 10_000, trace: Trace | None = None) -> None:
-        self._wire = Wire(url, token, timeout_ms, trace)
+        self._wire = HttpWire(url, token, timeout_ms, trace)
 
     @property
     def url(self) -> str:

@@ -23,8 +23,10 @@ DELEGATED = {
     "up": "run a whole fleet on this machine: broker, controller, agents",
     "controller": "run a controller",
 }
-_CONSTRAINT = re.compile(r"\s*([A-Za-z0-9_][A-Za-z0-9_.:/-]*)\s*(!=|>=|<=|==|=|>|<)\s*(.*)")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ATTRIBUTE = r"\s*([A-Za-z0-9_][A-Za-z0-9_.:/-]*)"
+_COMPARED = re.compile(_ATTRIBUTE + r"\s*(!=|>=|<=|==|=|>|<)\s*(.*)")
+_LISTED = re.compile(_ATTRIBUTE + r"\s+(in|not_in)\s+(.+)")
+_EXISTING = re.compile(_ATTRIBUTE + r"\s+(exists)\s*()")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,7 +101,7 @@ def _add_job_run(verbs: Group) -> None:
         "fm job run --count 3 --cpu 0.5 --memory 64MiB --wait -- ./measure --fast",
         "fm job run --kind service --constraint label.zone=a --guarantee at_least_one -- ./serve",
     )
-    run.add_argument("--name", help="default: the command's own name")
+    run.add_argument("--name", help="default: after the command")
     run.add_argument("--kind", choices=("batch", "service"), default="batch", help="default: batch")
     run.add_argument("--count", type=_whole(1), default=1, metavar="N", help="tasks (default: 1)")
     run.add_argument("--cpu", type=_value(parse_cpu), metavar="CORES", help="each task's share: 0.5 or 500m")
@@ -113,7 +115,7 @@ def _add_job_run(verbs: Group) -> None:
         action="append",
         default=[],
         metavar="'A=V'",
-        help="device must have it; also != < <= > >=",
+        help="device must have it; also != < <= > >= in not_in exists",
     )
     run.add_argument(
         "--timeout", type=_value(parse_duration), metavar="TIME", help="a run may take this long"
@@ -237,16 +239,22 @@ def _add_context(nouns: Group) -> None:
 def parse_env(text: str) -> tuple[str, str]:
     """`K=V` to a pair. Raises `CommandError`."""
     name, equals, value = text.partition("=")
-    if not equals or not _ENV_NAME.fullmatch(name) or "\0" in value:
+    if not equals or not name or "\0" in value:
         raise usage(f"{text!r} is no environment variable", "write NAME=VALUE")
     return name, value
 
 
 def parse_constraint(text: str) -> tuple[str, str, str]:
-    """`label.zone=a` to (attribute, operator, value). Raises `CommandError`."""
-    match = _CONSTRAINT.fullmatch(text)
+    """`label.zone=a`, `site in a,b` or `label.gpu exists` to (attribute, operator, value).
+
+    Raises `CommandError`.
+    """
+    match = _COMPARED.fullmatch(text) or _LISTED.fullmatch(text) or _EXISTING.fullmatch(text)
     if match is None:
-        raise usage(f"{text!r} is no constraint", "write 'label.zone=a'; also != < <= > >=")
+        raise usage(
+            f"{text!r} is no constraint",
+            "write 'label.zone=a'; also != < <= > >=, 'site in a,b', 'label.x exists'",
+        )
     operator = "=" if match[2] == "==" else match[2]
     return match[1], operator, match[3].strip()
 

@@ -53,7 +53,7 @@ class RemoteTaskSpec(TypedDict, total=False):
 class JobRequest(TypedDict, total=False):
     """The body of `POST /jobs`. What is left out gets the controller's default."""
 
-    name: Required[str]
+    name: str
     kind: str
     count: int
     priority: int
@@ -143,7 +143,8 @@ class RemoteExplanation(TypedDict, total=False):
 
     task: str | None
     state: str | None
-    placed: str | bool | None
+    device: str | None
+    placed: bool | str | None
     summary: str | None
     filters: list[FilterLine] | None
     scores: list[ScoreLine] | None
@@ -165,6 +166,9 @@ class RemoteDevice(TypedDict, total=False):
     session: int | None
     runtimes: list[str] | None
     containment: str | None
+    limits: str | None
+    version: str | None
+    tasks: Number | None
     last_heartbeat_ms_ago: Number | None
 
 

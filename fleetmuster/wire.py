@@ -50,7 +50,7 @@ class ApiError(CommandError):
     def __init__(
         self, status: int, type: str, title: str, detail: str = "", pointer: str = "", request_id: str = ""
     ) -> None:
-        at = f" (at {pointer})" if pointer else ""
+        at = f" (at {pointer})" if pointer and pointer not in detail else ""
         why = f"request {request_id}" if request_id and status >= 500 else ""
         super().__init__(_CODES.get(status, Exit.FAILED), (detail or title) + at, why)
         self.status = status
@@ -103,7 +103,7 @@ class RawAnswer(NamedTuple):
 Trace = Callable[[str], None]
 
 
-class Wire:
+class HttpWire:
     """A kept-alive connection to one base URL with one token. Not for several threads."""
 
     def __init__(self, url: str, token: str, timeout_ms: int, trace: Trace | None = None) -> None:
@@ -156,7 +156,10 @@ class Wire:
         begun = time.monotonic()
         try:
             connection = self._connected()
-            connection.request(method, self._prefix + path, payload, sent)
+            try:
+                connection.request(method, self._prefix + path, payload, sent)
+            except BrokenPipeError:
+                self._tell(method, path, 0, begun, {})  # the answer (413, say) may have come before the end
             response = connection.getresponse()
             content = self._read(response, begun)
         except TimeoutError as error:
@@ -249,6 +252,8 @@ def _refused(status: int, headers: dict[str, str], content: bytes) -> CommandErr
         return NotAController(f"HTTP {status} {phrase}, and no problem+json with it")
     texts = {key: text for key, text in value.items() if isinstance(text, str)}
     pointer, detail = _first_error(value.get("errors"))
+    if "parameter" in texts:
+        texts["detail"] = f"{texts.get('detail', phrase)} (parameter {texts['parameter']})"
     return ApiError(
         status,
         texts.get("type", "about:blank"),

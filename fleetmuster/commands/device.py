@@ -61,6 +61,9 @@ def show(session: Session, options: Namespace) -> Exit:
             ("labels", ", ".join(f"{key}={value}" for key, value in (device.get("labels") or {}).items())),
             ("runtimes", ", ".join(device.get("runtimes") or [])),
             ("containment", device.get("containment") or ""),
+            ("limits", device.get("limits") or ""),
+            ("version", device.get("version") or ""),
+            ("tasks", str(device.get("tasks") or "")),
             ("session", str(device.get("session") or "")),
             ("heard", _heard(device) and f"{_heard(device)} ago"),
         ]

@@ -9,7 +9,6 @@ Cancelling the one job that was named asks nothing; several jobs with more than
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 
 from fleetmuster.commands.several import confirm_many, for_each
@@ -157,14 +156,10 @@ def _request(options: Namespace) -> JobRequest:
     if options.stray or (options.runtime == "process" and not options.command):
         said = f" before {options.stray[0]!r}" if options.stray else " and a command"
         raise usage(f"fm job run needs --{said}", "fm job run [options] -- CMD ARG...")
-    command: list[str] = options.command or []
-    name = options.name or os.path.basename(command[0] if command else "") or options.runtime
-    request: JobRequest = {
-        "name": name,
-        "kind": options.kind,
-        "count": options.count,
-        "task": _spec(options, command),
-    }
+    spec = _spec(options, options.command or [])
+    request: JobRequest = {"kind": options.kind, "count": options.count, "task": spec}
+    if options.name is not None:
+        request["name"] = options.name
     if options.priority is not None:
         request["priority"] = options.priority
     if options.guarantee is not None:

@@ -117,12 +117,11 @@ def explain(session: Session, options: Namespace) -> Exit:
     if console.json_wanted:
         console.json(found)
         return Exit.OK
-    placed = found.get("placed")
     console.facts(
         [
             ("task", found.get("task") or options.id),
             ("state", found.get("state") or ""),
-            ("placed", placed if isinstance(placed, str) else ""),
+            ("device", found.get("device") or ""),
             ("summary", found.get("summary") or ""),
             ("reason", found.get("reason") or ""),
         ]

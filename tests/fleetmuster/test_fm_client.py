@@ -288,3 +288,34 @@ def test_requests_are_traced_without_the_token(api, says):
         client.fleet()
     assert told[0].startswith("GET /api/v1/fleet -> 200 in ") and told[0].endswith("r-1")
     assert api.token not in told[0]
+
+
+def test_a_refusal_that_comes_before_the_whole_body_was_sent_is_read():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                body = b'{"title": "Too large", "detail": "more than enough"}'
+                head = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(
+                    body
+                )
+                connection.sendall(head + body)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        with RemoteClient(f"http://127.0.0.1:{server.getsockname()[1]}", "t") as client:
+            with pytest.raises(ApiError, match="more than enough") as caught:
+                client.submit_job({"task": {"env": {"A": "x" * 3_000_000}}})
+        thread.join(10)
+    assert caught.value.status == 413 and caught.value.code is Exit.USAGE
+
+
+def test_a_wrong_parameter_is_named(api, client, says):
+    api.on("GET", "/jobs", says({"title": "t", "detail": "not ours", "parameter": "cursor"}, 400))
+    with pytest.raises(ApiError, match=r"not ours \(parameter cursor\)"):
+        list(client.jobs())
