@@ -53,7 +53,7 @@ class WillMessage:
 class LinkOptions:
     """Everything one connection needs. `subscriptions` are (filter, QoS 0 or 1) pairs.
 
-    A peer that says nothing for 1.5 x `keepalive_s` is given up; 0 turns both pings and that off.
+    A peer that says nothing for 1.5 to 2 x `keepalive_s` is given up; 0 turns both pings and that off.
     """
 
     host: str

@@ -37,7 +37,7 @@ TYPE_BITS, QOS_HIGH_BIT = 0xF0, 0x04
 HELD_BYTES_MAX = 64 * 1_048_576
 """Retained messages that overtake the SUBACK: 10,000 devices' documents, some KiB each."""
 SILENT_TICKS_MAX = 3
-"""A tick is half a keep-alive: given up after 1.5 periods, the same rule the broker has for us."""
+"""A tick is half a keep-alive: given up after 1.5 to 2 periods, about the rule the broker has for us."""
 
 Waiting = tuple[str, bytes, bool]
 
