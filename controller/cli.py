@@ -62,7 +62,9 @@ def _serve(settings: object) -> int:
     from controller import app
     from controller.config import ControllerSettings
     from controller.store.base import StoreUnusable
+    from live.parent import die_with_parent
 
+    die_with_parent()
     assert isinstance(settings, ControllerSettings)
     directory = settings.controller.data_dir
     try:

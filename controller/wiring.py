@@ -131,7 +131,8 @@ class Wire:
             self._gather(parsed.device, message)
         elif isinstance(message, Canary):
             self._offer(CanaryReturned(message.number))
-        else:
+        elif parsed.device != topics.CONTROLLER:
+            # `+/status` also matches the controllers' own: that one is for people.
             self._offer(MessageArrived(parsed.device, message, retain))
 
     def _on_garbage(self, topic: str, garbage: RemoteGarbage) -> None:

@@ -48,8 +48,8 @@ def _parse(args: list[str]) -> UpOptions:
     parser.add_argument("--mqtt", type=_address, metavar="HOST:PORT", help="127.0.0.1:1883; port 0: any")
     parser.add_argument("--broker", default="auto", help="auto, mosquitto, amqtt or mqtt://host:port")
     parser.add_argument("--policy", default="spread", help="how devices are picked: spread or best_fit")
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout when ready")
-    parser.add_argument("--insecure-lan", action="store_true", help="allow addresses beyond this machine, without TLS")
+    parser.add_argument("--json", action="store_true", help="one JSON line when ready")
+    parser.add_argument("--insecure-lan", action="store_true", help="serve others, without TLS")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     given = parser.parse_args(args)
     return UpOptions(
@@ -108,7 +108,7 @@ async def _run(options: UpOptions) -> int:
 def _register(ready: Ready) -> None:
     from fleetmuster import contexts
 
-    contexts.register(CONTEXT, ready.http, ready.token, str(ready.data))
+    contexts.register(CONTEXT, ready.http, ready.token, str(ready.data), pid=os.getpid())
 
 
 def _unregister(ready: Ready) -> None:
@@ -124,7 +124,8 @@ def _tell(options: UpOptions, ready: Ready) -> None:
         return
     fm = _own_command()
     print(
-        f"The fleet is ready: {options.agents} agents, {options.devices} virtual devices, broker {ready.broker}.\n"
+        f"The fleet is ready: {options.agents} agents, {options.devices} virtual devices, "
+        f"broker {ready.broker}.\n"
         f"  API    {ready.http}/api/v1\n"
         f"  MQTT   {ready.mqtt}\n"
         f"  data   {ready.data}\n"

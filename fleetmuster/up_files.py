@@ -85,7 +85,8 @@ class DataDirectory:
             self._read_credentials()
         except BlockingIOError:
             raise CommandError(
-                Exit.CONFLICT, f"another `fm up` runs on {self.root}; stop it, or give this one its own --data"
+                Exit.CONFLICT,
+                f"another `fm up` runs on {self.root}; stop it, or give this one its own --data",
             ) from None
         except (OSError, ValueError) as error:
             raise CommandError(Exit.FAILED, f"can't use the data directory {self.root}: {error}") from error

@@ -107,8 +107,8 @@ class Failover:
             name = next(n for n, i in self.fleet.sites.items() if i == site)
             self.ledger.alarm(
                 f"storm:{name}",
-                f"failover of site '{name or 'default'}' is frozen: more than {STORM_SHARE:.0%} of it fell silent "
-                "at once, likely its network; `fm fleet unfreeze` ends it",
+                f"failover of site '{name or 'default'}' is frozen: more than {STORM_SHARE:.0%} of it fell "
+                "silent at once, likely its network; `fm fleet unfreeze` ends it",
             )
 
     def _storm(self, site: int, now_ms: int, since_ms: int) -> bool:

@@ -125,7 +125,7 @@ class Jobs:
     def on_expired(self, task_id: str, now_ms: int) -> None:
         """`ttl_ms` from creation has passed."""
         task = self.ledger.tasks.get(task_id)
-        if task is None or task.job.service and task.row.desired == "cancelled":
+        if task is None:
             return
         attempt = self.tasks.expire(task, now_ms)
         if attempt is not None:

@@ -67,7 +67,8 @@ class Pictures:
         """The overview; `tasks` counts open ones by state, the store knows the final ones."""
         f, n = self.fleet, self.fleet.count
         present = ~f.removed[:n]
-        devices = {w: int(np.count_nonzero(present & (f.state[:n] == i))) for i, w in enumerate(STATE_WORDS)}
+        states = enumerate(STATE_WORDS)
+        devices = {word: int(np.count_nonzero(present & (f.state[:n] == i))) for i, word in states}
         for word in ("cordoned", "draining", "quarantined"):
             devices[word] = int(np.count_nonzero(present & getattr(f, word)[:n]))
         devices["total"] = int(np.count_nonzero(present))
