@@ -1,0 +1,124 @@
+"""Reading bodies: from bytes on a socket to a checked model, or a problem that says where.
+
+Rule: every body of the API comes through here, so all obey the same limits and answer
+the same way: 415 for another media type, 413 above the bound (before more is read), 400
+for what is no JSON, 422 with JSON pointers for JSON that breaks the rules.
+Rejected: FastAPI's own body parameters (json.loads builds any tree before a bound is
+looked at; validating in one pass of pydantic-core is also four times faster).
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import ClientDisconnect, Request
+
+from controller.api.problems import ERRORS_MAX, Fault, HttpProblem, invalid_body
+
+BODY_BYTES_MAX = 1_048_576
+"""The largest job that fits one document is 32 KiB; JSON escapes make that 200 KiB at most."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_json(request: Request, model: type[M]) -> tuple[M, int]:
+    """The checked body and its length in bytes. Raises `HttpProblem`."""
+    _check_headers(request)
+    raw = await _read_bytes(request)
+    try:
+        return model.model_validate_json(raw), len(raw)
+    except ValidationError as error:
+        # Values aren't asked for: they are the sender's and may be large.
+        found = error.errors(include_url=False, include_context=True, include_input=True)
+    if found[0]["type"] == "json_invalid":
+        detail = found[0]["msg"].removeprefix("Invalid JSON: ")
+        raise HttpProblem("malformed_body", f"not JSON in UTF-8: {detail}")
+    raise invalid_body([_fault(item, model) for item in found[:ERRORS_MAX]])
+
+
+def _check_headers(request: Request) -> None:
+    headers = request.headers
+    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        told = f"not {media[:60]!r}" if media else "and none was named"
+        raise HttpProblem("unsupported_media_type", f"Content-Type must be application/json, {told}")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpProblem("unsupported_media_type", "a compressed body is not accepted")
+    length = headers.get("content-length", "0")
+    # Header values are checked by the server; one of absurd length is not worth parsing.
+    if len(length) > 15 or (length.isdigit() and int(length) > BODY_BYTES_MAX):
+        raise _too_large()
+
+
+async def _read_bytes(request: Request) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > BODY_BYTES_MAX:
+                raise _too_large()
+    except ClientDisconnect:
+        raise HttpProblem("malformed_body", "the connection ended within the body") from None
+    return b"".join(parts)
+
+
+def _too_large() -> HttpProblem:
+    # The rest of the body is not read, so the connection can't be used again.
+    return HttpProblem("body_too_large", f"more than {BODY_BYTES_MAX} bytes", headers={"Connection": "close"})
+
+
+def _fault(item: ErrorDetails, model: type[BaseModel]) -> Fault:
+    """One error of pydantic in our words."""
+    path = [part for part in item["loc"] if part != "[key]" and not _is_choice_of_union(part)]
+    detail = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        detail = "unknown field" + _suggestion(str(path[-1]), _siblings(model, path))
+    elif item["type"] == "literal_error" and isinstance(item["input"], str):
+        expected = item.get("ctx", {}).get("expected", "")
+        detail += _suggestion(item["input"][:60], expected.replace("'", "").replace(" or ", ", ").split(", "))
+    elif item["type"] == "string_pattern_mismatch":
+        detail = f"must match {item.get('ctx', {}).get('pattern', '')}"
+    return Fault("".join(f"/{_escaped(str(part))}" for part in path), detail)
+
+
+def _is_choice_of_union(part: object) -> bool:
+    """pydantic puts the tried member of a union into the path: no place of the document."""
+    return isinstance(part, str) and part.startswith(("function-", "tuple[", "constrained-"))
+
+
+def _escaped(part: str) -> str:
+    return part[:100].replace("~", "~0").replace("/", "~1")
+
+
+def _suggestion(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _siblings(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """The fields that the object at the end of `path` may have."""
+    for part in path[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = _model_within(annotation)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_within(annotation: object) -> type[BaseModel] | None:
+    """The model that a field holds, itself or as an item."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_within(inner)
+        if found is not None:
+            return found
+    return None

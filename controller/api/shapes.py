@@ -1,0 +1,217 @@
+"""Shapes: what the API answers, as types; OpenAPI is made from them.
+
+Rule: a field, once published, keeps its name, type and meaning; fields are only added.
+Units stand last in a name; moments are RFC 3339 in UTC with milliseconds, or null.
+"""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+
+class ResourcesShape(TypedDict):
+    cpu_milli: int
+    memory_mib: int
+    disk_mib: int
+    gpu_milli: int
+
+
+class ConstraintShape(TypedDict):
+    attribute: str
+    operator: str
+    value: str
+
+
+class TaskSpecShape(TypedDict):
+    runtime: str
+    command: list[str]
+    env: dict[str, str]
+    resources: ResourcesShape
+    constraints: list[ConstraintShape]
+    timeout_ms: int
+    stop_grace_ms: int
+
+
+class TaskCountsShape(TypedDict):
+    """How many tasks are in each state."""
+
+    pending: int
+    assigned: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class JobShape(TypedDict):
+    id: str
+    name: str
+    kind: str
+    count: int
+    priority: int
+    guarantee: str
+    max_attempts: int
+    ttl_ms: int
+    lease_ms: int
+    task: TaskSpecShape
+    state: str
+    desired: str
+    created: str
+    changed: str
+    actor: str
+    tasks: TaskCountsShape
+
+
+class TaskShape(TypedDict):
+    id: str
+    job: str
+    state: str
+    desired: str
+    device: str
+    attempt: int
+    exit_code: int | None
+    reason: str
+    created: str
+    changed: str
+
+
+class AttemptShape(TypedDict):
+    attempt: int
+    device: str
+    state: str
+    exit_code: int | None
+    signal: int | None
+    reason: str
+    created: str
+    started: str | None
+    ended: str | None
+
+
+StoryShape = TypedDict(
+    "StoryShape",
+    {
+        "at": str,
+        "actor": str,
+        "what": str,
+        "from": str,
+        "to": str,
+        "device": str,
+        "attempt": int,
+        "reason": str,
+    },
+)
+
+
+class TaskDetailShape(TaskShape):
+    attempts: list[AttemptShape]
+    story: list[StoryShape]
+
+
+class FilterShape(TypedDict):
+    filter: str
+    removed: int
+    reason: str
+
+
+class ScoreShape(TypedDict):
+    device: str
+    score: float
+    parts: dict[str, float]
+
+
+class ExplainShape(TypedDict):
+    task: str
+    state: str
+    device: str
+    placed: bool
+    summary: str
+    filters: list[FilterShape]
+    scores: list[ScoreShape]
+
+
+class DocumentShape(TypedDict):
+    """The present revision of a device's assignments."""
+
+    epoch: int
+    number: int
+
+
+class DeviceShape(TypedDict):
+    id: str
+    state: str
+    cordoned: bool
+    draining: bool
+    quarantined: bool
+    profile: str
+    labels: dict[str, str]
+    capacity: ResourcesShape
+    reserved: ResourcesShape
+    free: ResourcesShape
+    used: ResourcesShape
+    session: int
+    runtimes: list[str]
+    containment: str
+    limits: str
+    version: str
+    tasks: int
+    last_heartbeat_ms_ago: int | None
+    document: DocumentShape
+    granted: bool
+
+
+class AddedDeviceShape(TypedDict):
+    """`agent_toml` holds the device's credential; it is shown this once."""
+
+    id: str
+    agent_toml: str
+
+
+class PingShape(TypedDict):
+    rtt_us: int
+
+
+class FleetShape(TypedDict):
+    devices: dict[str, int]
+    tasks: dict[str, int]
+    jobs: dict[str, int]
+    capacity: ResourcesShape
+    reserved: ResourcesShape
+    free: ResourcesShape
+    frozen: str
+    waiting_ms: int
+    alarms: list[str]
+    garbage: dict[str, int]
+    epoch: int
+    leader: str
+    uptime_ms: int
+    version: str
+
+
+class JobPage(TypedDict):
+    items: list[JobShape]
+    next: str | None
+
+
+class TaskPage(TypedDict):
+    items: list[TaskShape]
+    next: str | None
+
+
+class DevicePage(TypedDict):
+    items: list[DeviceShape]
+    next: str | None
+
+
+class HealthShape(TypedDict):
+    status: str
+
+
+class ReadinessShape(TypedDict):
+    ready: bool
+    checks: dict[str, bool]
+
+
+class VersionShape(TypedDict):
+    version: str
+    api: str
+    protocol: int
