@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.core.commands import Commands
+from edge_agent.core.commands import CommandBook
 from edge_agent.core.connection import Connection, floor_is_attainable
 from edge_agent.core.departure import Departure, Step
 from edge_agent.core.effects import DropOutput, Quit, ReadSensors
@@ -32,11 +32,11 @@ from edge_agent.core.events import (
     StopRequested,
 )
 from edge_agent.core.heartbeat import Heartbeats
-from edge_agent.core.leases import Leases
+from edge_agent.core.leases import LeaseBook
 from edge_agent.core.memory import Memory
 from edge_agent.core.outbox import BYTES_MAX, Outbox
+from edge_agent.core.promises import Promises
 from edge_agent.core.runs import RunBook
-from edge_agent.core.saving import Saving
 from protocol import core as words
 from protocol import messages as wire
 from protocol.core import Effect, Event, Note, Publish
@@ -90,11 +90,11 @@ class Agent:
         self.equipment = equipment
         self.connection = Connection(memory, identity.device, identity.boot_id, rng)
         self.heartbeats = Heartbeats(equipment.heartbeat_ms)
-        self.leases = Leases()
+        self.leases = LeaseBook()
         self.runs = RunBook(memory)
         self.outbox = Outbox(outbox_bytes_max)
-        self.saving = Saving(memory)
-        self.commands = Commands()
+        self.promises = Promises(memory)
+        self.commands = CommandBook()
         self.departure = Departure()
         self.used = wire.Used(0, 0, 0)
         self.counts: dict[str, int] = {}
@@ -113,7 +113,7 @@ class Agent:
             raise LocalMistake(f"the agent knows no event {type(event).__name__}")
         effects = method(self, event, now_ms)
         effects += self._close(now_ms)
-        return self.saving.front(now_ms) + effects
+        return self.promises.front(now_ms) + effects
 
     def next_due_ms(self) -> int | None:
         """When the world shall feed `TimerElapsed`."""
@@ -122,7 +122,7 @@ class Agent:
             self.heartbeats.due_ms(),
             self.runs.due_ms(),
             self.outbox.due_ms(self.connection.up),
-            self.saving.due_ms(),
+            self.promises.due_ms(),
             self.departure.due_ms(),
         )
         return min([due for due in dues if due is not None], default=None)
@@ -145,7 +145,7 @@ class Agent:
 
     def _save_failed(self, event: words.SaveFailed, now_ms: int) -> list[Effect]:
         """Everything behind the save was dropped: ask anew for what is no promise."""
-        self.saving.failed(now_ms)
+        self.promises.failed(now_ms)
         self.runs.changed = True
         self.outbox.reset()
         effects = self.connection.reopen() + self.runs.ask(now_ms)
@@ -155,7 +155,7 @@ class Agent:
 
     def _save_confirmed(self, event: SaveConfirmed, now_ms: int) -> list[Effect]:
         self.runs.stale = True
-        if self.saving.confirmed(event.session):
+        if self.promises.confirmed(event.session):
             return [Note("info", "the journal can be written again")]
         return []
 
@@ -321,7 +321,7 @@ class Agent:
 
     def _may_start(self) -> bool:
         """A saved session, no quarantine, and no intention to leave."""
-        settled = self.saving.holds(self.connection.session)
+        settled = self.promises.holds(self.connection.session)
         return settled and not self.memory.settings.quarantined and not self.departure.leaving
 
     def _outputs(self, now_ms: int) -> list[Effect]:

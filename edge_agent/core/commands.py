@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[[Command], Answer]] = {
 }
 
 
-class Commands:
+class CommandBook:
     """The commands answered lately."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from protocol.tasks import Guarantee
 NO_DEADLINE = 0
 
 
-class Leases:
+class LeaseBook:
     """The best grant of the present document in the present session."""
 
     def __init__(self) -> None:

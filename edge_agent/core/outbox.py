@@ -63,7 +63,7 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Output:
+class RunOutput:
     """The captured output of one attempt."""
 
     restored: bool
@@ -82,7 +82,7 @@ class Output:
 Want = tuple[AttemptId, int]
 
 
-def _dropped(key: AttemptId, output: Output) -> Note:
+def _dropped(key: AttemptId, output: RunOutput) -> Note:
     about: dict[str, str | int] = {"task": key.task, "attempt": key.attempt, "bytes": output.bytes()}
     return Note("warning", "output dropped: the outbox holds no more", about)
 
@@ -93,7 +93,7 @@ class Outbox:
     def __init__(self, bytes_max: int = BYTES_MAX) -> None:
         self.bytes_max = bytes_max
         self.id = 0
-        self.outputs: dict[AttemptId, Output] = {}
+        self.outputs: dict[AttemptId, RunOutput] = {}
         self.window: deque[OutputChunk] = deque()
         self.stored = 0
         self._flight_max = 4 * FLIGHT_BYTES_MIN
@@ -112,7 +112,7 @@ class Outbox:
     def watch(self, key: AttemptId, now_ms: int, restored: bool = False) -> None:
         """An attempt with output has started (or is found on disk)."""
         if key not in self.outputs:
-            self.outputs[key] = Output(restored, poll_at_ms=now_ms + POLL_MS)
+            self.outputs[key] = RunOutput(restored, poll_at_ms=now_ms + POLL_MS)
 
     def end(self, key: AttemptId) -> None:
         """No more output will be written: read it to its end."""
@@ -123,7 +123,7 @@ class Outbox:
 
     def release(self, key: AttemptId) -> None:
         """The attempt has left the document."""
-        self.outputs.setdefault(key, Output(restored=True, ended=True, dropped=True)).gone = True
+        self.outputs.setdefault(key, RunOutput(restored=True, ended=True, dropped=True)).gone = True
         self._loose = True
 
     def sweep(self) -> list[Effect]:
@@ -298,7 +298,7 @@ class Outbox:
         self._flight += len(data)
         return chunk
 
-    def _delivered(self, output: Output) -> bool:
+    def _delivered(self, output: RunOutput) -> bool:
         if output.dropped:
             return True
         return all(s.last_seq and s.last_seq <= self.stored for s in output.streams.values())

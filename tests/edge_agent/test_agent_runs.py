@@ -356,7 +356,7 @@ def test_a_failing_journal_is_tried_again_and_work_resumes(bench, kit):
     assert kit.of(bench.at(bench.now + 9_000), StartRun) == []
     bench.saves_work = True
     effects = bench.at(bench.now + 9_000)
-    assert not bench.agent.saving.failing
+    assert not bench.agent.promises.failing
     assert len(kit.of(effects, StartRun)) == 1
 
 

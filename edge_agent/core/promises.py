@@ -1,4 +1,4 @@
-"""Saving: what may be promised while the journal can, or cannot, be written.
+"""Promises: what may be promised while the journal can, or cannot, be written.
 
 Rule of this file: nothing is started unless a save that includes the present session has
 succeeded (S1). One `Save` stands in front of all effects of an event that changed memory.
@@ -18,7 +18,7 @@ RETRY_MS = 1_000
 RETRY_MS_MAX = 60_000
 
 
-class Saving:
+class Promises:
     """Whether the journal keeps up with memory."""
 
     def __init__(self, memory: Memory) -> None:
