@@ -216,6 +216,8 @@ class Fleet:
         self.published_ms[row] = now_ms
 
     def note_runs(self, row: int, session: int, number: int) -> None:
+        if int(self.runs_session[row]) != session:
+            self.room_generation += 1
         self.runs_session[row] = session
         self.runs_number[row] = number
 

@@ -33,6 +33,12 @@ def entry_bytes(row: JobRow) -> int:
     return len(encode(document))
 
 
+def new_job(row: JobRow) -> Job:
+    """The job in memory, without its tasks."""
+    size, spec = entry_bytes(row), row.spec
+    return Job(row, size, signature=f"{spec.runtime}|{spec.resources}|{size}|{spec.constraints}")
+
+
 class Jobs:
     """What users ask of jobs."""
 
@@ -50,7 +56,7 @@ class Jobs:
             self._replay(event, known)
             return
         row = self._row(event, now_ms)
-        job = Job(row, entry_bytes(row))
+        job = new_job(row)
         self.ledger.jobs[row.id] = job
         self.ledger.save(row)
         self.ledger.audit(now_ms, "job", row.id, "", JobState.OPEN, event.actor, reason=f"{row.count} tasks")

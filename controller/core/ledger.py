@@ -38,6 +38,8 @@ class Job:
     cancelled: int = 0
     blocked: int = -1
     """The fleet's room generation at which nothing fitted."""
+    signature: str = ""
+    """Equal for jobs whose tasks ask for the same of a device."""
 
     @property
     def demand(self) -> Resources:
@@ -94,6 +96,8 @@ class Ledger:
         self.leader = leader
         self.wall_offset_ms = 0
         self.jobs: dict[str, Job] = {}
+        self.waiting: dict[str, Job] = {}
+        """Jobs with ready tasks."""
         self.tasks: dict[str, Task] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.by_device: list[dict[AttemptId, Attempt]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from controller.core.documents import Documents
 from controller.core.fleet import SUSPECT
-from controller.core.jobs import Jobs, entry_bytes
+from controller.core.jobs import Jobs, new_job
 from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.operators import Operators
 from controller.core.records import AttemptRow, AttemptState, JobRow, JobState, Snapshot, TaskRow, TaskSpec
@@ -34,7 +34,8 @@ def load_work(
     """Jobs, tasks, attempts and what else the snapshot remembers."""
     for row in snapshot.jobs:
         final = snapshot.final_counts.get(row.id, {})
-        job = Job(row, entry_bytes(row), failed=final.get("failed", 0), cancelled=final.get("cancelled", 0))
+        job = new_job(row)
+        job.failed, job.cancelled = final.get("failed", 0), final.get("cancelled", 0)
         ledger.jobs[row.id] = job
     for task in snapshot.tasks:
         _load_task(ledger, jobs, task, now_ms)

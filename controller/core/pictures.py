@@ -68,7 +68,7 @@ class Pictures:
         f, n = self.fleet, self.fleet.count
         present = ~f.removed[:n]
         states = enumerate(STATE_WORDS)
-        devices = {word: int(np.count_nonzero(present & (f.state[:n] == i))) for i, word in states}
+        devices = {w: int(np.count_nonzero(present & (f.state[:n] == i))) for i, w in states}
         for word in ("cordoned", "draining", "quarantined"):
             devices[word] = int(np.count_nonzero(present & getattr(f, word)[:n]))
         devices["total"] = int(np.count_nonzero(present))

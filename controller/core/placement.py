@@ -21,6 +21,7 @@ from protocol.tasks import TaskState
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
+WAITING_PER_MS = 200
 DOCUMENT_BYTES_MAX = PAYLOAD_BYTES_MAX - 256
 PLACEMENTS_PER_ROUND = 5_000
 
@@ -42,14 +43,16 @@ class Placement:
 
     def wake(self, now_ms: int) -> None:
         """Something became ready, or some room free."""
-        wanted = max(now_ms + GATHER_MS, self.not_before_ms)
+        # A long queue is looked through less often, so that looking stays a small part of the work.
+        gather = GATHER_MS + len(self.ledger.waiting) // WAITING_PER_MS
+        wanted = max(now_ms + gather, self.not_before_ms)
         self.due_ms = wanted if self.due_ms is None else min(self.due_ms, wanted)
 
     def notice_room(self, now_ms: int) -> None:
         """Wakes when a device may have become able to take what waits."""
         if self.fleet.room_generation != self._seen_room:
             self._seen_room = self.fleet.room_generation
-            if any(job.ready for job in self.ledger.jobs.values()):
+            if self.ledger.waiting:
                 self.wake(now_ms)
 
     # ------------------------------------------------------------- a round
@@ -61,17 +64,19 @@ class Placement:
         pickers: dict[str, Picker] = {}
         budget = PLACEMENTS_PER_ROUND
         for job in self._waiting():
-            picker = pickers.get(signature(job))
+            picker = pickers.get(job.signature)
             if picker is None:
-                picker = pickers[signature(job)] = Picker(view, self.demand(job), self.policy)
+                picker = pickers[job.signature] = Picker(view, self.demand(job), self.policy)
             budget -= self._place(job, picker, list(pickers.values()), budget, now_ms)
+            if not job.ready:
+                self.ledger.waiting.pop(job.row.id, None)
             if budget <= 0:
                 self.wake(now_ms)
                 break
 
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
-        waiting = [j for j in self.ledger.jobs.values() if j.ready and j.blocked != room]
+        waiting = [j for j in self.ledger.waiting.values() if j.blocked != room]
         waiting.sort(key=lambda j: -j.row.priority)
         return waiting
 
@@ -153,12 +158,6 @@ class Placement:
             seconds = (self.not_before_ms - now_ms) / 1000
             return f"nothing is placed for {seconds:.0f} s: the database may be older than the fleet"
         return ""
-
-
-def signature(job: Job) -> str:
-    """Equal for jobs whose tasks ask for the same of a device."""
-    spec = job.row.spec
-    return f"{spec.runtime}|{spec.resources}|{job.entry_bytes}|{spec.constraints}"
 
 
 # ----------------------------------------------------------------- constraints

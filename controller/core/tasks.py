@@ -101,6 +101,7 @@ class Tasks:
 
     def ready(self, task: Task) -> None:
         task.job.ready.append(task.row.id)
+        self.ledger.waiting[task.row.job] = task.job
         task.job.blocked = -1
 
     # ------------------------------------------------------------- wishes
@@ -165,3 +166,4 @@ class Tasks:
         self.ledger.save(job.row)
         self.ledger.audit(now_ms, "job", job.row.id, JobState.OPEN, state)
         del self.ledger.jobs[job.row.id]
+        self.ledger.waiting.pop(job.row.id, None)
