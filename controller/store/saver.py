@@ -23,6 +23,9 @@ from live.driver import SaveError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SWITCH_INTERVAL_S = 0.000_5
+"""For `sys.setswitchinterval`, by the assembly that owns the process: at the default of 5 ms a busy
+event loop lets the writing thread wait that long after each of a save's dozen statements."""
 READERS = 2
 """One slow list doesn't keep a quick look waiting; more would only share the same two cores."""
 

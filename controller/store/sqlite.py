@@ -60,7 +60,7 @@ CHECKPOINT_PAGES = 4_000
 LOG_BYTES_KEPT = 64 * 1024 * 1024
 CACHE_KIB = 32_768
 STATEMENTS_CACHED = 256
-"""Eight tables times nine chunk sizes, and the rest."""
+"""Eight tables times 31 chunk sizes, of which few are in use at a time."""
 
 
 class SqliteStore:

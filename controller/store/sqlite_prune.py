@@ -11,9 +11,9 @@ import sqlite3
 
 from controller.store.base import Pruned, split_task
 
-TASKS_PER_CALL = 500
-ROWS_PER_CALL = 2_000
-"""Attempts, pieces of output and audit rows: about 10 ms each on a small board's card."""
+TASKS_PER_CALL = 100
+ROWS_PER_CALL = 500
+"""Pieces of output, attempts and audit rows. Together about 10 ms: what a save may have to wait."""
 
 
 class Pruner:

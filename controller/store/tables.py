@@ -1,10 +1,9 @@
 """Rows to SQL and back: one `Table` per row type, and the statements made from it.
 
-A save writes many rows per statement (`INSERT … VALUES (…),(…)`), in chunks of powers of
-two: sqlite3 gives up Python's global lock once per step, `executemany` once per row, and
-beside a busy event loop each time may cost a whole switch interval (measured in
-`benchmarks/bench_store.py`: ten times less throughput). JSON only where a value has no
-columns of its own: spec, labels, capacity, runtimes.
+A save writes many rows per statement (`INSERT … VALUES (…),(…)`): sqlite3 gives up Python's
+global lock at each step, so `executemany` does at each row, and beside a busy event loop
+each time may cost a whole switch interval (`benchmarks/bench_store.py` measures it). JSON
+only where a value has no columns of its own: spec, labels, capacity, runtimes.
 """
 
 from __future__ import annotations
@@ -40,6 +39,9 @@ Statement = tuple[str, Sequence[Value]]
 
 CHUNK_ROWS_MAX = 256
 """Rows per statement: 17 columns of it stay far below SQLite's 32,766 variables."""
+CHUNK_ROWS_STEP = 16
+"""Larger statements come in these steps, the rest of a batch in one: 31 texts per table to keep
+prepared, and two steps for any batch up to the maximum."""
 _SPECS_MAX = 4_096
 _SPEC_CHARS_MAX = 4_096
 """Together: at most 16 MiB of remembered text."""
@@ -73,10 +75,10 @@ class Table:
 
 
 def statements(table: Table, rows: Sequence[Row]) -> Iterator[Statement]:
-    """The statements that write `rows`, as few as their count has binary digits."""
+    """The statements that write `rows`."""
     values, at = table.values, 0
-    while at < len(rows):
-        chunk = min(CHUNK_ROWS_MAX, 1 << ((len(rows) - at).bit_length() - 1))
+    while left := len(rows) - at:
+        chunk = min(CHUNK_ROWS_MAX, left - left % CHUNK_ROWS_STEP or left)
         yield _insert(table, chunk), list(chain.from_iterable(map(values, rows[at : at + chunk])))
         at += chunk
 

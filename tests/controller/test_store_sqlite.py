@@ -205,7 +205,7 @@ def test_words_of_a_closed_store_are_a_mistake(tmp_path: Path) -> None:
 def test_every_count_of_rows_is_written_once(tmp_path: Path) -> None:
     with opened(tmp_path / "fleet.db") as store:
         epoch = store.lead("here", 0, WALL_MS)[0].epoch
-        for count in (1, 2, 3, 7, 255, 256, 257, 300, 1023):
+        for count in (1, 2, 15, 16, 17, 255, 256, 257, 300, 1023):
             store.save([task(f"j{count}", n) for n in range(count)], epoch)
             found = store._open_writer().execute("SELECT count(*) FROM tasks WHERE job = ?", (f"j{count}",))
             assert found.fetchone()[0] == count
@@ -213,8 +213,8 @@ def test_every_count_of_rows_is_written_once(tmp_path: Path) -> None:
 
 def test_statements_are_few() -> None:
     rows = [task("j", n) for n in range(511)]
-    counts = {n: len(list(statements(TABLES[TaskRow], rows[:n]))) for n in (0, 1, 256, 500, 511)}
-    assert counts == {0: 0, 1: 1, 256: 1, 500: 6, 511: 9}
+    counts = {n: len(list(statements(TABLES[TaskRow], rows[:n]))) for n in (0, 1, 15, 17, 256, 500, 511)}
+    assert counts == {0: 0, 1: 1, 15: 1, 17: 2, 256: 1, 500: 3, 511: 3}
 
 
 # ------------------------------------------------------------------ killed at any instant
