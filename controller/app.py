@@ -34,7 +34,7 @@ from controller.store.saver import StoreSaver
 from controller.store.sqlite import SqliteStore
 from controller.wiring import Wire
 from live.clock import boottime_ms, wall_ms
-from live.driver import Driver, SaveError
+from live.driver import Driver, Performers, SaveError
 from live.link import TlsSettings
 from live.logs import log, note_to_log
 from protocol.core import Connect, Disconnect, Note, Publish
@@ -128,7 +128,7 @@ class App:
     def _assemble(self, core: Controller) -> None:
         own = self.settings.controller
         self.wire = Wire(own.fleet, f"_controller-{own.id}", self._broker, self._offer, self._post)
-        performers = {
+        performers: Performers = {
             Publish: self.wire.publish,
             PublishLeases: self.wire.publish_leases,
             PublishFleet: self.wire.publish_fleet,
