@@ -1,13 +1,14 @@
 """The MQTT link on paho-mqtt: paho's protocol code, asyncio's socket, no thread, no select().
 
-paho keeps what it is good at: every packet it encodes and decodes, its bookkeeping of
-QoS 1. Taken from it are the things that don't fit thousands of links in one event
-loop, each an override or two in `_PahoClient`:
-1. its blocking connect: `_create_socket` hands it our ready `PacketWire`;
+paho keeps what it is good at: encoding and decoding every packet, the greeting, PUBACKs
+for what arrives. Taken from it is what doesn't fit thousands of links in one event loop,
+each by an override or two in `_PahoClient`:
+1. its blocking connect: `_create_socket` takes a stand-in for our wire;
 2. its output queue with a wake-up per packet: `_packet_queue` writes to the wire;
 3. its reading of single bytes from the socket: `feed` gives it whole packets;
-4. its window of unacknowledged messages, whose search is quadratic, and its message numbers,
-   which it hands out while still in use: `_handle_pubackcomp` and `_mid_generate`.
+4. its window of unacknowledged messages (a search that is quadratic, numbers handed out
+   while still in use, locks per message): `send_message`, `_mid_generate`, `_handle_pubackcomp`;
+5. its callbacks by topic, under a lock that makes closing from a handler a deadlock.
 Its keep-alive isn't used either: at a granularity that thousands of links can afford it
 pings up to half a period too late for the broker.
 
@@ -40,6 +41,7 @@ SILENT_TICKS_MAX = 3
 """A tick is half a keep-alive: given up after 1.5 to 2 periods, about the rule the broker has for us."""
 
 Waiting = tuple[str, bytes, bool]
+Arrived = tuple[str, bytes, int, bool]
 
 
 class PahoStage(Enum):
@@ -63,8 +65,7 @@ class PahoLink:
         self._state = PahoStage.NEW
         self._reason = ""
         self._pausing = False
-        self._arrived: tuple[str, bytes, int, bool] | None = None
-        self._held: deque[tuple[str, bytes, int, bool]] = deque()
+        self._held: deque[Arrived] = deque()
         self._held_bytes = 0
         self._waiting_qos0: deque[Waiting] = deque()
         self._waiting_qos1: deque[Waiting] = deque()
@@ -83,7 +84,6 @@ class PahoLink:
         self._client = _PahoClient(self._options, self._wire, self._on_acknowledged)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
         timeout_ms = self._options.connect_timeout_ms
         self._deadline = self._loop.call_later(timeout_ms / 1_000, self._on_deadline)
         self._tick: asyncio.TimerHandle | None = None
@@ -98,7 +98,7 @@ class PahoLink:
         blocked = self._wire.congested or (qos == 1 and self._window_full())
         waiting = self._waiting_qos1 if qos else self._waiting_qos0
         if not blocked and not waiting:
-            self._client.publish(topic, payload, qos, retain)
+            self._client.send_message(topic, payload, qos, retain)
             return True
         if self.queued >= self._options.queue_max:
             return False
@@ -141,7 +141,7 @@ class PahoLink:
     @property
     def inflight(self) -> int:
         """See `Link.inflight`."""
-        return 0 if self._state in (PahoStage.NEW, PahoStage.ENDED) else self._client.unacknowledged
+        return 0 if self._state in (PahoStage.NEW, PahoStage.ENDED) else len(self._client.unacknowledged)
 
     # ---------------------------------------------------------------- coming up
 
@@ -266,18 +266,13 @@ class PahoLink:
         if error:
             self._cut(f"unreadable: {error}")
             return
-        if self._arrived is not None:
+        if self._client.arrived is not None:
             self._deliver()
         elif self._state is not state:
             self._advance()
 
-    def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
-        """Only remembers: a handler's bug must not be taken for the peer's garbage."""
-        topic = bytes(message._topic).decode("utf-8", "replace")
-        self._arrived = (topic, bytes(message.payload), message.qos, message.retain)
-
     def _deliver(self) -> None:
-        arrived, self._arrived = self._arrived, None
+        arrived, self._client.arrived = self._client.arrived, None
         if arrived is None:
             return
         if self._state is PahoStage.UP:
@@ -298,7 +293,7 @@ class PahoLink:
     # ---------------------------------------------------------------- sending
 
     def _window_full(self) -> bool:
-        return self._client.unacknowledged >= self._options.inflight_max
+        return len(self._client.unacknowledged) >= self._options.inflight_max
 
     def _on_acknowledged(self) -> None:
         if self._waiting_qos1:
@@ -315,7 +310,7 @@ class PahoLink:
                 if qos and not everything and self._window_full():
                     return
                 topic, payload, retain = waiting.popleft()
-                self._client.publish(topic, payload, qos, retain)
+                self._client.send_message(topic, payload, qos, retain)
 
     # ---------------------------------------------------------------- silence
 
@@ -345,7 +340,8 @@ class _PahoClient(paho.Client):
         )
         self._wire = wire
         self._acknowledged = acknowledged
-        self.max_inflight_messages_set(0)  # no window of paho's own
+        self.unacknowledged: set[int] = set()
+        self.arrived: Arrived | None = None
         if options.username is not None:
             self.username_pw_set(options.username, options.password)
         if options.will is not None:
@@ -353,9 +349,13 @@ class _PahoClient(paho.Client):
             self.will_set(will.topic, will.payload, will.qos, will.retain)
         self.connect_async(options.host, options.port, options.keepalive_s)
 
-    @property
-    def unacknowledged(self) -> int:
-        return len(self._out_messages)
+    def send_message(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        """paho's `publish` without its window and its two locks and a condition per message."""
+        mid = 0
+        if qos:
+            mid = self._mid_generate()
+            self.unacknowledged.add(mid)
+        self._send_publish(mid, topic.encode(), payload, qos, retain)
 
     def feed(self, command: int, body: bytes) -> str:
         """Let paho handle one packet. Answers what was wrong with it, or nothing."""
@@ -374,16 +374,16 @@ class _PahoClient(paho.Client):
     def forget(self) -> None:
         """Drop the wire and our callbacks: a dead link must not be kept alive by its own circle."""
         self._sock = None
-        self.on_connect = self.on_subscribe = self.on_message = None
+        self.on_connect = self.on_subscribe = None
         self._acknowledged = _nothing
-        self._out_messages.clear()
+        self.unacknowledged.clear()
 
     def _mid_generate(self) -> int:
         """paho's own hands out a number that is still in use, and then drops the message."""
         mid = self._last_mid
         while True:
             mid = mid % 65_535 + 1
-            if mid not in self._out_messages:
+            if mid not in self.unacknowledged:
                 self._last_mid = mid
                 return mid
 
@@ -401,12 +401,19 @@ class _PahoClient(paho.Client):
         self._wire.write(bytes(packet))
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def _handle_on_message(self, message: paho.MQTTMessage) -> None:
+        """Only remembers: a handler's bug must not be taken for the peer's garbage."""
+        topic = bytes(message._topic).decode("utf-8", "replace")
+        self.arrived = (topic, bytes(message.payload), message.qos, message.retain)
+
     def _handle_pubackcomp(self, cmd: str) -> MQTTErrorCode:
         """The acknowledgement of QoS 1; paho's own builds three objects of MQTT 5 for it (10 us)."""
         body = self._in_packet["packet"]
         if len(body) != 2:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        if self._out_messages.pop(int.from_bytes(body, "big"), None) is not None:
+        mid = int.from_bytes(body, "big")
+        if mid in self.unacknowledged:
+            self.unacknowledged.remove(mid)
             self._acknowledged()
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
