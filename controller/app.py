@@ -219,6 +219,8 @@ class App:
                 await asyncio.sleep(RETRY_MS / 1000)
                 continue
             self.saving.above = 0
+            if isinstance(self.driver.core, Controller):
+                core.count_on(self.driver.core)
             self.driver.replace_core(core)
             return
 

@@ -151,6 +151,10 @@ class Controller:
         """A wait without placements is committed, so that a successor within it waits anew (L6)."""
         if beginning.restored:
             self.ledger.fact(RESTORED_EPOCH, str(restored))
+            self.ledger.alarm(
+                "old_database",
+                "the database is older than the fleet: what was accepted or cancelled after it is lost",
+            )
         if beginning.wait or beginning.restored or snapshot.fleet.get("waiting") == "1":
             longest = max([j.row.lease_ms for j in self.ledger.jobs.values()], default=LEASE_MS)
             self.placement.not_before_ms = now_ms + hold_ms(
@@ -164,6 +168,11 @@ class Controller:
         return bool(self.ledger.fleet.weak[: self.ledger.fleet.count].any())
 
     # ------------------------------------------------------------- the contract
+
+    def count_on(self, before: Controller) -> None:
+        """Goes on with the counts of the core that this one replaces: they belong to the process."""
+        self.ledger.counters |= before.ledger.counters
+        self.ledger.garbage |= before.ledger.garbage
 
     def handle(self, event: Event, now_ms: int) -> list[Effect]:
         """One event in, effects out; a `Save`, if any, stands first."""
@@ -372,6 +381,7 @@ class Controller:
 
     def _on_waited(self, now_ms: int) -> None:
         self.ledger.fact("waiting", "0")
+        self.ledger.calm("old_database")
         self.placement.wake(now_ms)
 
     def _on_timer(self, event: TimerElapsed, now_ms: int) -> None:

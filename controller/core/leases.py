@@ -20,6 +20,9 @@ from controller.core.liveness import Liveness
 from controller.core.sessions import Sessions
 from protocol.messages import NO_REVISION, Held, LeaseAnswer, Revision
 
+EPOCH_AHEAD_MAX = 86_400
+"""Epochs are unix seconds or a few above: a day beyond ours and the clock is no epoch."""
+
 
 class Leases:
     """Answers every heartbeat; grants where the rules allow it."""
@@ -92,24 +95,27 @@ class Leases:
         held = Held(*[int(v) for v in batch.held[i]])
         self.fleet.note_heartbeats(np.array([row]), batch.used[i : i + 1], now_ms)
         self.liveness.heard(row, now_ms)
-        if self._from_the_future(row, held.assignments):
+        if self._from_the_future(row, held.assignments, now_ms):
             return
         self.sessions.settings_differ(row, held.settings, now_ms)
         granted = self._grant(row, held, now_ms)
         self._answer(row, session, int(batch.seqs[i]), granted)
 
-    def _from_the_future(self, row: int, named: Revision) -> bool:
+    def _from_the_future(self, row: int, named: Revision, now_ms: int) -> bool:
         """A revision above what was stored before this take-over: the database is older than the fleet (D1).
 
         Revisions of epochs before the last detected restore are known to be above, and say nothing new.
         """
+        if named.epoch > max(self.ledger.epoch, self.ledger.wall(now_ms) // 1000) + EPOCH_AHEAD_MAX:
+            # No leader can have had it: believing it would drive the epoch out of its range.
+            self.ledger.count_garbage("implausible_epoch")
+            return False
         past = self.restored <= named.epoch < self.ledger.epoch
         if named.epoch <= self.ledger.epoch and not (past and named > self.loaded.get(row, NO_REVISION)):
             return False
         device = self.fleet.names[row]
-        self.ledger.alarm(
-            "old_database", f"{device} holds revision {named.epoch}.{named.number}, later than ours"
-        )
+        text = f"{device} holds revision {named.epoch}.{named.number}, later than ours"
+        self.ledger.note("error", text, device=device)
         self.outdated = True
         self.ledger.emit(TakeEpoch(named.epoch, named))
         return True

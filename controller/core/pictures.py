@@ -77,7 +77,8 @@ class Pictures:
             tasks[task.row.state.value] += 1
         capacity, reserved = f.total(f.capacity, present), f.total(f.reserved, present)
         return FleetView(
-            devices, tasks, len(self.ledger.jobs), capacity, reserved, capacity.minus(reserved), self._frozen(),
+            devices, tasks, len(self.ledger.jobs),
+            capacity, reserved, capacity.minus(reserved), self._frozen(),
             max(0, self.placement.not_before_ms - now_ms), list(self.ledger.alarms.values()),
             dict(self.ledger.garbage), dict(self.ledger.counters), self.ledger.epoch, self.ledger.leader,
             now_ms - self.began_ms,
