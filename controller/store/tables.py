@@ -1,4 +1,4 @@
-"""Rows to SQL and back: one `Table` per row type, and the statements made from it.
+"""Rows to SQL and back: one `SqlTable` per row type, and the statements made from it.
 
 A save writes many rows per statement (`INSERT … VALUES (…),(…)`): sqlite3 gives up Python's
 global lock at each step, so `executemany` does at each row, and beside a busy event loop
@@ -49,7 +49,7 @@ _SIGN = 1 << 63
 
 
 @dataclass(slots=True)
-class Table:
+class SqlTable:
     """How one row type is written. `values` of a row are in the order of `columns`.
 
     `key`: empty where rows are appended. `conflict`: an ON CONFLICT clause of its own.
@@ -74,7 +74,7 @@ class Table:
         return f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {sets}"
 
 
-def statements(table: Table, rows: Sequence[Row]) -> Iterator[Statement]:
+def statements(table: SqlTable, rows: Sequence[Row]) -> Iterator[Statement]:
     """The statements that write `rows`."""
     values, at = table.values, 0
     while left := len(rows) - at:
@@ -86,7 +86,7 @@ def statements(table: Table, rows: Sequence[Row]) -> Iterator[Statement]:
 _inserts: dict[tuple[str, int], str] = {}
 
 
-def _insert(table: Table, rows: int) -> str:
+def _insert(table: SqlTable, rows: int) -> str:
     text = _inserts.get((table.name, rows))
     if text is None:
         text = _inserts[table.name, rows] = table.insert(rows)
@@ -234,27 +234,27 @@ _DEVICE_COLUMNS = (
 _AUDIT_COLUMNS = ("at", "actor", "what", "object", "old", "new", "device", "attempt", "reason")
 _OUTPUT_COLUMNS = ("task", "attempt", "stream", "offset", "data", "last")
 
-TABLES: dict[type, Table] = {
-    JobRow: Table("jobs", _JOB_COLUMNS, _job_values, ("id",)),
-    TaskRow: Table(
+TABLES: dict[type, SqlTable] = {
+    JobRow: SqlTable("jobs", _JOB_COLUMNS, _job_values, ("id",)),
+    TaskRow: SqlTable(
         "tasks",
         ("job", "idx", "state", *_TASK_FIELDS),
         _getter("job", "index", "state._value_", *_TASK_FIELDS),
         ("job", "idx"),
     ),
-    AttemptRow: Table(
+    AttemptRow: SqlTable(
         "attempts",
         ("task", "attempt", "device", "state", *_ATTEMPT_TAIL),
         _getter("task", "attempt", "device", "state._value_", *_ATTEMPT_TAIL),
         ("task", "attempt"),
     ),
-    DeviceRow: Table("devices", _DEVICE_COLUMNS, _device_values, ("device",)),
-    DocumentRow: Table(
+    DeviceRow: SqlTable("devices", _DEVICE_COLUMNS, _device_values, ("device",)),
+    DocumentRow: SqlTable(
         "documents", ("device", "epoch", "number"), _getter("device", "epoch", "number"), ("device",)
     ),
-    FleetRow: Table("fleet", ("name", "value"), _getter("name", "value"), ("name",)),
-    AuditRow: Table("audit", _AUDIT_COLUMNS, _getter(*_AUDIT_COLUMNS)),
-    OutputRow: Table("output", _OUTPUT_COLUMNS, _getter(*_OUTPUT_COLUMNS), conflict=_LONGER_OUTPUT),
+    FleetRow: SqlTable("fleet", ("name", "value"), _getter("name", "value"), ("name",)),
+    AuditRow: SqlTable("audit", _AUDIT_COLUMNS, _getter(*_AUDIT_COLUMNS)),
+    OutputRow: SqlTable("output", _OUTPUT_COLUMNS, _getter(*_OUTPUT_COLUMNS), conflict=_LONGER_OUTPUT),
 }
 """In the order in which a save writes them."""
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from controller.core.records import (
     AttemptRow,
@@ -41,7 +37,6 @@ from controller.store.base import (
     TokenRow,
 )
 from controller.store.memory import MemoryStore
-from controller.store.output import assemble
 from controller.store.sqlite import SqliteStore
 from protocol.errors import LocalMistake
 from protocol.limits import LEADER_GAP_MS, SESSION_MAX
@@ -409,29 +404,6 @@ def test_missing_output_is_shown_as_a_gap(store: Store) -> None:
     assert piece(store, 13) == OutputPiece(b"", 20, True, 7)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), max_size=8),
-    st.integers(0, 40),
-    st.integers(0, 40),
-    st.booleans(),
-)
-def test_pieces_agree_with_a_map_of_bytes(
-    cuts: list[tuple[int, int]], offset: int, limit: int, ended: bool
-) -> None:
-    whole = bytes(range(64))
-    known = {at for begin, size in cuts for at in range(begin, begin + size)}
-    end = max((begin + size for begin, size in cuts), default=0) if ended else None
-    found = assemble(sorted((b, whole[b : b + n]) for b, n in cuts), end, offset, limit)
-    assert len(found.data) <= limit and found.next_offset == offset + found.gap + len(found.data)
-    assert found.data == whole[offset + found.gap : found.next_offset]
-    assert known.issuperset(range(offset + found.gap, found.next_offset))
-    assert known.isdisjoint(range(offset, offset + found.gap))
-    at = found.next_offset
-    if limit and at in known:
-        assert len(found.data) == limit
-    assert found.complete == (end is not None and at >= end)
-
-
 # ------------------------------------------------------------------ pruning
 
 
@@ -511,97 +483,6 @@ def test_audit_numbers_never_come_again(store: Store) -> None:
     prune_all(store, WALL_MS)
     store.save([audit("b")], epoch)
     assert [e.row.object for e in store.audit(after=before)] == ["b"]
-
-
-# ------------------------------------------------------------------ clever against dumb
-
-ints = st.integers(0, 6)
-times = st.integers(WALL_MS - 3, WALL_MS + 3)
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=4)
-codes = st.none() | st.integers(-3, 3)
-jobs_ = st.sampled_from(["j1", "j2", "j10"])
-task_ids = st.builds("{}.{}".format, jobs_, ints)
-devices_ = st.sampled_from(["", "pi-1", "pi-2"])
-objects = st.one_of(jobs_, task_ids, devices_)
-maps = st.dictionaries(texts, texts, max_size=2)
-ends = times | st.just(0) | st.just(WALL_MS - RECENT_MS - 1)
-any_jobs = st.builds(
-    job,
-    jobs_,
-    st.sampled_from(JobState),
-    name=texts,
-    kind=st.sampled_from(JobKind),
-    created_at=times,
-    changed_at=times,
-    guarantee=st.sampled_from(Guarantee),
-    idempotency_key=texts,
-    fingerprint=texts,
-    spec=st.builds(TaskSpec, texts, st.lists(texts, max_size=2).map(tuple), maps),
-)
-any_tasks = st.builds(
-    task,
-    jobs_,
-    ints,
-    st.sampled_from(TaskState),
-    device=devices_,
-    attempt=ints,
-    exit_code=codes,
-    reason=texts,
-)
-any_attempts = st.builds(
-    attempt,
-    task_ids,
-    ints,
-    st.sampled_from(AttemptState),
-    device=devices_,
-    until=ints,
-    exit_code=codes,
-    ended_at=ends,
-)
-any_rows = st.one_of(
-    *(any_jobs, any_tasks, any_attempts),
-    st.builds(device, devices_, session=st.integers(0, SESSION_MAX), labels=maps),
-    st.builds(DocumentRow, devices_, ints, ints),
-    st.builds(AuditRow, times, texts, texts, objects, texts, texts, devices_, ints, texts),
-    st.builds(OutputRow, task_ids, ints, st.integers(1, 2), ints, st.binary(max_size=6), st.booleans()),
-    st.builds(FleetRow, texts, texts),
-)
-batches = st.lists(st.lists(any_rows, max_size=12), max_size=5)
-
-
-def everything(store: Store) -> list[object]:
-    """All that can be read."""
-    seen: list[object] = [store.load(), store.counts(), store.jobs(), store.audit(), store.tasks()]
-    for id in ("j1", "j2", "j10", "j1.0", "j2.3", "j10.6", "pi-1"):
-        seen += [store.job(id), store.task(id), store.attempts(id), store.story(id)]
-        seen += [store.jobs(after=id), store.tasks(after=id, limit=3), store.tasks(job=id, after="j10.2")]
-        seen += [store.output(id, n, 1, 2, 9) for n in range(7)]
-    for state in TaskState:
-        seen += [store.tasks(state=state, after="j1.2"), store.tasks(job="j1", state=state)]
-        seen += [store.tasks(device="pi-1", state=state, limit=2), store.jobs(state=state)]
-    seen += [store.tasks(device=d, after=a) for d in ("pi-1", "pi-2") for a in ("", "j10.1", "j2")]
-    seen += [store.tasks(job="j1", device="pi-1")]
-    return seen
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(batches, st.integers(WALL_MS - 3, WALL_MS + 3), st.integers(0, 20), st.integers(0, 40))
-def test_both_stores_agree(
-    saves: list[list[Row]], before: int, tasks_max: int, output_bytes_max: int
-) -> None:
-    with TemporaryDirectory() as folder:
-        clever, dumb = SqliteStore(Path(folder) / "fleet.db"), MemoryStore()
-        clever.open()
-        with closing(clever):
-            for batch in saves:
-                epochs = leading(clever), leading(dumb)
-                clever.save(copy.deepcopy(batch), epochs[0])
-                dumb.save(batch, epochs[1])
-            leading(clever), leading(dumb)
-            assert everything(clever) == everything(dumb)
-            pruned = [prune_all(s, before, tasks_max, output_bytes_max) for s in (clever, dumb)]
-            assert pruned[0] == pruned[1]
-            assert everything(clever) == everything(dumb)
 
 
 def test_memory_goes_back_to_a_snapshot() -> None:
