@@ -28,16 +28,16 @@ class Mqtt:
 class Odd:
     on: bool = setting(False, "a switch")
     names: tuple[str, ...] = setting((), "a list")
-    labels: dict[str, str] = setting({}, "a table")  # noqa: RUF009
-    colour: Colour = setting(Colour.RED, "a choice")  # noqa: RUF009
-    folder: Path = setting(Path("/var"), "a path")  # noqa: RUF009
+    labels: dict[str, str] = setting({}, "a table")
+    colour: Colour = setting(Colour.RED, "a choice")
+    folder: Path = setting(Path("/var"), "a path")
     maybe: int | None = setting(None, "absent is an answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    mqtt: Mqtt = section(Mqtt)  # noqa: RUF009
-    odd: Odd = section(Odd)  # noqa: RUF009
+    mqtt: Mqtt = section(Mqtt)
+    odd: Odd = section(Odd)
 
 
 def test_without_anything_all_are_defaults():
