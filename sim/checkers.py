@@ -1,0 +1,158 @@
+"""Checkers: observers of the invariants, by what really runs and what was really committed.
+
+Rule of this file: nobody's word counts. Runs are those of the guards, state is what the
+store took, in the order of commits. A breach is noted with its moment and never raised in
+the middle of a step; who drives the world looks at `breaches`.
+Invariants by their names in the protocol: I1 I3 I4 I5 I6 I7 I15 as it goes, I2 at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+
+from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, Row, TaskRow
+from protocol.limits import KILL_MS, hold_ms
+from protocol.messages import AssignedAttempt
+from protocol.resources import ZERO, Resources
+from protocol.tasks import FINAL_TASK, AttemptId, Guarantee, TaskState
+from sim.clockwork import Clockwork
+
+RATE_SHARE = 0.02
+"""Two clocks at the ends of their bounds measure a duration so differently."""
+
+
+class Checkers:
+    """All observers, and what they found."""
+
+    def __init__(self, clock: Clockwork) -> None:
+        self.clock = clock
+        self.breaches: list[str] = []
+        self.live: dict[str, list[tuple[str, AssignedAttempt]]] = {}
+        """Task -> its live runs: (device, attempt), oldest first."""
+        self.starts: dict[AttemptId, int] = {}
+        self.start_times: list[tuple[int, str, AttemptId]] = []
+        """(when, device, attempt) of every start."""
+        self.jobs: dict[str, JobRow] = {}
+        self.tasks: dict[str, TaskRow] = {}
+        self.attempts: dict[AttemptId, AttemptRow] = {}
+        self.devices: dict[str, DeviceRow] = {}
+        self.accepted: dict[str, int] = {}
+        """Jobs whose acceptance was answered, and how many tasks each has."""
+        self._last: dict[str, int] = {}
+        self._reserved: dict[str, Resources] = {}
+        self._added: list[str] = []
+        self._shut_ms: dict[str, int] = {}
+        self._cancelled_ms: dict[str, int] = {}
+
+    def breach(self, code: str, text: str) -> None:
+        line = f"{code} at {self.clock.now_ms}: {text}"
+        self.clock.trace("CHECKER", line)
+        self.breaches.append(line)
+
+    # ------------------------------------------------------------- what really runs
+
+    def run_began(self, device: str, attempt: AssignedAttempt) -> None:
+        key, now_ms = AttemptId(attempt.task, attempt.attempt), self.clock.now_ms
+        others = self.live.setdefault(attempt.task, [])
+        only_one = attempt.guarantee is Guarantee.AT_MOST_ONE
+        if others and only_one:
+            told = ", ".join(f"{a.attempt} on {d}" for d, a in others)
+            self.breach("I1", f"{key} starts on {device} while these live: {told}")
+        others.append((device, attempt))
+        self.starts[key] = self.starts.get(key, 0) + 1
+        self.start_times.append((now_ms, device, key))
+        if self.starts[key] > 1:
+            self.breach("I15", f"{key} starts for the {self.starts[key]}. time, on {device}")
+        shut_ms = self._shut_ms.get(device)
+        if only_one and shut_ms is not None and now_ms > shut_ms + self._patience_ms(attempt):
+            self.breach("I6", f"{key} starts on {device}, shut since {shut_ms}")
+        self._check_cancelled(attempt)
+
+    def run_ended(self, device: str, attempt: AssignedAttempt) -> None:
+        self.live[attempt.task].remove((device, attempt))
+        self._check_cancelled(attempt)
+
+    def _check_cancelled(self, attempt: AssignedAttempt) -> None:
+        """I7: an `at_most_one` run may live for one hold after the cancel was committed."""
+        asked_ms = self._cancelled_ms.get(attempt.task.rpartition(".")[0])
+        late = asked_ms is not None and self.clock.now_ms > asked_ms + self._patience_ms(attempt)
+        if late and attempt.guarantee is Guarantee.AT_MOST_ONE:
+            self.breach("I7", f"{attempt.task} {attempt.attempt} lives, cancelled at {asked_ms}")
+
+    def _patience_ms(self, attempt: AssignedAttempt) -> int:
+        return int(hold_ms(attempt.lease_ms) * (1 + RATE_SHARE)) + KILL_MS
+
+    # ------------------------------------------------------------- what was committed
+
+    def committed(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if isinstance(row, AttemptRow):
+                self._on_attempt(row)
+            elif isinstance(row, TaskRow):
+                self._on_task(row)
+            elif isinstance(row, DeviceRow):
+                self._on_device(row)
+            elif isinstance(row, JobRow):
+                self.jobs[row.id] = copy(row)
+                if row.desired == "cancelled":
+                    self._cancelled_ms.setdefault(row.id, self.clock.now_ms)
+        for device in dict.fromkeys(self._added):
+            self._check_room(device)
+        self._added.clear()
+
+    def _on_attempt(self, row: AttemptRow) -> None:
+        key = AttemptId(row.task, row.attempt)
+        old = self.attempts.get(key)
+        if old is None:
+            self._added.append(row.device)
+            if row.attempt <= self._last.get(row.task, 0):
+                self.breach("I4", f"{key} is committed after {self._last[row.task]}")
+            self._last[row.task] = row.attempt
+        elif old.device != row.device:
+            self.breach("I4", f"{key} was given to {old.device} and to {row.device}")
+        before = ZERO if old is None or old.state is AttemptState.FREE else self._demand(row.task)
+        after = ZERO if row.state is AttemptState.FREE else self._demand(row.task)
+        self._reserved[row.device] = self._reserved.get(row.device, ZERO).plus(after).minus(before)
+        self.attempts[key] = copy(row)
+
+    def _demand(self, task: str) -> Resources:
+        job = self.jobs.get(task.rpartition(".")[0])
+        return job.spec.resources if job is not None else ZERO
+
+    def _check_room(self, device: str) -> None:
+        """I5, looked at where a commit added something."""
+        known = self.devices.get(device)
+        if known is not None and not self._reserved[device].fits(known.capacity):
+            self.breach("I5", f"{device} has {known.capacity}, reserved {self._reserved[device]}")
+
+    def _on_task(self, row: TaskRow) -> None:
+        old = self.tasks.get(row.id)
+        if old is not None and old.state in FINAL_TASK and old != row:
+            self.breach("I3", f"{row.id} was {old.state} and becomes {row.state}")
+        if row.state is TaskState.SUCCEEDED and row.attempt != self._last.get(row.id, 0):
+            self.breach("I3", f"{row.id} succeeds by attempt {row.attempt} of {self._last.get(row.id)}")
+        self.tasks[row.id] = copy(row)
+
+    def _on_device(self, row: DeviceRow) -> None:
+        self.devices[row.device] = copy(row)
+        if row.cordoned or row.quarantined or row.removed:
+            self._shut_ms.setdefault(row.device, self.clock.now_ms)
+        else:
+            self._shut_ms.pop(row.device, None)
+
+    # ------------------------------------------------------------- the end
+
+    def check_accounts(self) -> None:
+        """I2: every accepted task is in exactly one state, none has vanished."""
+        for job, count in sorted(self.accepted.items()):
+            stored = sum(1 for task in self.tasks.values() if task.job == job)
+            if stored != count:
+                self.breach("I2", f"{job} was accepted with {count} tasks and has {stored}")
+
+    def restored(self, snapshot: list[Row]) -> None:
+        """An older copy of the database was put back: from now on its word counts (§6)."""
+        self.jobs, self.tasks, self.attempts, self.devices = {}, {}, {}, {}
+        self._last, self._reserved, self._shut_ms, self._cancelled_ms = {}, {}, {}, {}
+        self.accepted.clear()
+        self.committed(snapshot)

@@ -1,0 +1,222 @@
+"""The world: a fleet of devices and a controller on one network, one clock and one seed.
+
+Rule of this file: it only puts things together and gives a test its hands: submit, cancel,
+cordon, cut, kill, and the passing of time until something is so. What is true is read from
+the guards (`running`) and from what was committed (`task`), never from a core's memory.
+Rejected: faults drawn in here (they are `faults.py`; a story wants none but its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker import events as ev
+from broker.model import BrokerModel
+from controller.core.controller import Controller
+from controller.core.events import (
+    DeviceDecision,
+    DevicePinged,
+    DevicesQueried,
+    FleetQueried,
+    FleetUnfrozen,
+    JobCancelled,
+    JobSubmitted,
+    TaskExplained,
+)
+from controller.core.records import Constraint, TaskRow, TaskSpec
+from controller.core.views import SubmittedView
+from protocol.core import Event
+from protocol.limits import LEASE_MS, STOP_GRACE_MS
+from protocol.resources import Resources
+from protocol.tasks import Guarantee, JobKind, TaskState
+from sim.checkers import Checkers
+from sim.clockwork import Clockwork
+from sim.controllers import ControllerProcess, Storage
+from sim.devices import SimulatedDevice
+from sim.network import Network
+
+FLEET = "sim"
+ROOM = Resources(4_000, 4_096, 10_000, 0)
+READY_MS = 60_000
+"""A world that is not ready by then never will be."""
+
+
+@dataclass(slots=True)
+class Wish:
+    """A job as a test wishes it: `runs_ms` 0 is for ever; the rest as in the job."""
+
+    count: int = 1
+    runs_ms: int = 0
+    exit_code: int = 0
+    kind: JobKind = JobKind.BATCH
+    guarantee: Guarantee = Guarantee.AT_MOST_ONE
+    needs: Resources = Resources(1_000, 100)
+    runtime: str = "simulated"
+    constraints: tuple[Constraint, ...] = ()
+    priority: int = 0
+    max_attempts: int = 3
+    ttl_ms: int = 0
+    lease_ms: int = LEASE_MS
+    timeout_ms: int = 0
+    stop_grace_ms: int = STOP_GRACE_MS
+    key: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+
+    def spec(self) -> TaskSpec:
+        command = ("run", str(self.runs_ms), str(self.exit_code))
+        return TaskSpec(
+            self.runtime, command, self.env, self.needs, self.constraints, self.timeout_ms, self.stop_grace_ms
+        )
+
+
+class World:
+    """A fleet under test. `rooms`: the capacity of each device, named `d0`, `d1`, …"""
+
+    def __init__(self, seed: int, storage: Storage, rooms: tuple[Resources, ...] = (ROOM, ROOM, ROOM)) -> None:
+        self.seed = seed
+        self.storage = storage
+        self.clock = Clockwork(seed)
+        self.broker = BrokerModel()
+        self.network = Network(self.clock, self.broker)
+        self.checkers = Checkers(self.clock)
+        self.controller = ControllerProcess(FLEET, self.clock, self.network, storage, self.checkers)
+        self.devices: dict[str, SimulatedDevice] = {}
+        for number, room in enumerate(rooms):
+            self.add_device(f"d{number}", room)
+        self._requests = self._jobs = 0
+
+    def add_device(self, name: str, room: Resources = ROOM) -> SimulatedDevice:
+        """Another device, still switched off."""
+        device = SimulatedDevice(name, FLEET, room, self.clock, self.network, self.checkers)
+        self.devices[name] = device
+        return device
+
+    # ------------------------------------------------------------- time
+
+    @property
+    def now_ms(self) -> int:
+        return self.clock.now_ms
+
+    def advance(self, ms: int) -> None:
+        """Lets so much time pass."""
+        until_ms = self.clock.now_ms + ms
+        while self.clock.step(until_ms):
+            pass
+
+    def until(self, condition: Callable[[], object], within_ms: int = READY_MS, what: str = "") -> int:
+        """Steps until `condition` holds; returns how long that took. Raises `AssertionError` if it does not."""
+        began_ms = self.clock.now_ms
+        while not condition():
+            if not self.clock.step(began_ms + within_ms):
+                tail = "\n".join(self.clock.lines[-30:])
+                raise AssertionError(f"seed {self.seed}: not within {within_ms} ms: {what}\n{tail}")
+        return self.clock.now_ms - began_ms
+
+    def begin(self) -> None:
+        """Controller and devices on; returns when every device may take work."""
+        self.controller.start()
+        for device in self.devices.values():
+            device.boot()
+        self.until(lambda: all(self.ready(name) for name in self.devices), what="a fleet that is ready")
+
+    # ------------------------------------------------------------- questions
+
+    @property
+    def core(self) -> Controller:
+        assert self.controller.core is not None
+        return self.controller.core
+
+    def ready(self, device: str) -> bool:
+        """Whether the controller would place something there."""
+        core = self.controller.core
+        row = core.ledger.fleet.index.get(device) if core is not None else None
+        if core is None or row is None:
+            return False
+        view = core.placement.view()
+        return bool(view.online[row] & view.open[row])
+
+    def state(self, device: str) -> str:
+        """`online`, `suspect` or `offline`, as people are shown."""
+        shown: Any = self.ask(lambda request: DevicesQueried(request, device))
+        return str(shown.items[0].state)
+
+    def task(self, task: str) -> TaskRow:
+        """As committed."""
+        return self.checkers.tasks[task]
+
+    def running(self, task: str) -> list[tuple[str, int]]:
+        """(device, attempt) of every run of the task that really lives."""
+        return [(device, a.attempt) for device, a in self.checkers.live.get(task, [])]
+
+    def tasks(self, job: str) -> list[TaskRow]:
+        return [task for task in self.checkers.tasks.values() if task.job == job]
+
+    def done(self, job: str) -> bool:
+        return all(t.state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED) for t in self.tasks(job))
+
+    # ------------------------------------------------------------- wishes
+
+    def ask(self, make: Callable[[int], Event]) -> object:
+        """Feeds a question and returns its answer; for those that are answered at once."""
+        request = self.request(make)
+        assert request in self.controller.replies, "nobody answered"
+        return self.controller.replies[request]
+
+    def request(self, make: Callable[[int], Event]) -> int:
+        """Feeds a question now; its number finds the answer in `controller.replies`."""
+        self._requests += 1
+        self.controller.feed(make(self._requests))
+        self._note_acceptance(self._requests)
+        return self._requests
+
+    def submit(self, wish: Wish | None = None) -> str:
+        """The id of the job. Whether it was accepted is what the reply says."""
+        w = wish or Wish()
+        self._jobs += 1
+        job = f"j{self._jobs}"
+        self._wishes = w
+        self.request(
+            lambda request: JobSubmitted(
+                request, job, job, w.kind, w.count, w.priority, w.guarantee, w.max_attempts, w.ttl_ms, w.lease_ms,
+                w.spec(), "tester", w.key, w.key,
+            )
+        )  # fmt: skip
+        return job
+
+    def _note_acceptance(self, request: int) -> None:
+        answer = self.controller.replies.get(request)
+        if isinstance(answer, SubmittedView):
+            self.checkers.accepted[answer.job] = self._wishes.count
+
+    def cancel(self, job: str) -> object:
+        return self.ask(lambda request: JobCancelled(request, job, "tester"))
+
+    def decide(self, device: str, verb: str) -> object:
+        return self.ask(lambda request: DeviceDecision(request, device, verb, "tester"))
+
+    def ping(self, device: str) -> int:
+        return self.request(lambda request: DevicePinged(request, device, 7))
+
+    def fleet_view(self) -> Any:
+        return self.ask(FleetQueried)
+
+    def explain(self, task: str) -> Any:
+        return self.ask(lambda request: TaskExplained(request, task))
+
+    def unfreeze(self) -> object:
+        return self.ask(lambda request: FleetUnfrozen(request, "tester"))
+
+    # ------------------------------------------------------------- the end
+
+    def restart_broker(self, down_ms: int = 0, survival: ev.Survival = ev.Survival.LOST) -> None:
+        self.network.restart_broker(down_ms, survival)
+
+    def check(self) -> None:
+        """Raises `AssertionError` with the seed when an invariant was broken."""
+        self.checkers.check_accounts()
+        if self.checkers.breaches:
+            told = "\n".join(self.checkers.breaches[:5])
+            tail = "\n".join(self.clock.lines[-25:])
+            raise AssertionError(f"seed {self.seed}:\n{told}\n--- the last of the trace\n{tail}")
