@@ -70,6 +70,7 @@ from protocol.messages import (
     Status,
 )
 from protocol.tasks import AttemptId
+from protocol.topics import CONTROLLER
 
 RENEW_MS = 3_000
 CANARY_MS = 5_000
@@ -259,7 +260,8 @@ class Controller:
             self.speak_until_ms = self.renew_due_ms = now_ms
 
     def _on_message(self, event: MessageArrived, now_ms: int) -> None:
-        if not self._leading(now_ms):
+        # `+/status` brings our own status too: we are no device.
+        if event.device == CONTROLLER or not self._leading(now_ms):
             return
         row = self.sessions.row_of(event.device, now_ms)
         if row is None:
