@@ -61,7 +61,7 @@ SHAPES: dict[int, tuple[int, int]] = {
     SHUTDOWN: (1, 0),  # grace_ms
     WELCOME: (2, 3),  # version, pid; containment, limits, controllers
     STARTED: (2, 1),  # attempt, pid; task
-    REFUSED: (1, 2),  # attempt; task, reason
+    REFUSED: (2, 2),  # attempt, 1 if the task itself is at fault; task, reason
     EXITED: (3, 2),  # attempt, exit code or -1, signal or 0; task, reason
     LIVE: (3, 1),  # attempt, deadline_ms, pid; task
     PAST: (3, 2),  # as EXITED, inside a list

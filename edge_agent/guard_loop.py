@@ -141,9 +141,9 @@ class Guard(peers.Hearer):
             request = runs.StartRequest(ints, blobs)
             refusal = self._refusal(request, now_ms)
         except ValueError as error:
-            refusal = f"bad request: {error}"
+            return self.peers.send(frames.REFUSED, (ints[0], 1), (blobs[0], f"bad request: {error}".encode()))
         if refusal:
-            return self.peers.send(frames.REFUSED, (ints[0],), (blobs[0], refusal.encode()))
+            return self.peers.send(frames.REFUSED, (ints[0], 0), (blobs[0], refusal.encode()))
         run = runs.Run(request, now_ms)
         try:
             self._spawn(run, request)
@@ -223,7 +223,7 @@ class Guard(peers.Hearer):
             run.note_started(number, kernel.boottime_ms())
             self.peers.send(frames.STARTED, (run.attempt, number), (run.task,))
         elif kind == b"F":
-            run.failure = text
+            run.failure, run.at_fault = text, number
         elif kind == b"X":
             run.wait_status = number
 
@@ -291,7 +291,7 @@ class Guard(peers.Hearer):
         if run.failure is None and run.pid == 0 and not run.cause:
             run.failure = b"the supervisor ended before the run began"
         if run.failure is not None:
-            return self.peers.send(frames.REFUSED, (run.attempt,), (run.task, run.failure))
+            return self.peers.send(frames.REFUSED, (run.attempt, run.at_fault), (run.task, run.failure))
         code, number = split_status(run.wait_status)
         reason = b"oom" if oom and number == signal.SIGKILL else b"signalled" if number else b"exited"
         self.exits[run.key] = (code, number, run.cause or reason)

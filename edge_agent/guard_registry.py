@@ -136,7 +136,7 @@ def _is_marked(facts: kernel.ProcessFacts, slots: list[Slot], data_dir: str) -> 
     entries = _read(facts.pid, "environ").split(b"\0")
     if not any(entry.startswith(b"FM_ATTEMPT=") for entry in entries):
         return False
-    here = any(os.fsencode(data_dir) + b"/" in entry for entry in entries if entry.startswith(b"HOME="))
+    here = any(os.fsencode(data_dir) + b"/" in entry for entry in entries)
     names = {(b"FM_TASK=" + slot.task, b"FM_ATTEMPT=%d" % slot.attempt) for slot in slots}
     return here and any(task in entries and attempt in entries for task, attempt in names)
 

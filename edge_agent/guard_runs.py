@@ -75,6 +75,7 @@ class Run:
     """Identity, clockwork and handles of one live run."""
 
     __slots__ = (
+        "at_fault",
         "attempt",
         "cause",
         "control_fd",
@@ -119,6 +120,7 @@ class Run:
         self.status_bytes = b""
         self.wait_status: int | None = None
         self.failure: bytes | None = None
+        self.at_fault = 0
         self.reaped = False
 
     @property

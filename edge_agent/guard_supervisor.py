@@ -42,7 +42,7 @@ REASON_BYTES_MAX = 180
 
 
 class StartFailure(Exception):
-    """Why a program could not be started, in words for people."""
+    """Why a program could not be started, in words for people; and that its task is to blame."""
 
 
 class Supervisor:
@@ -143,7 +143,8 @@ class Supervisor:
 
     def _make_directories(self) -> None:
         request = self.request
-        os.makedirs(os.path.dirname(request.cwd), 0o711, exist_ok=True)
+        os.umask(0o066)  # others may pass, not look
+        os.makedirs(os.path.dirname(request.cwd), exist_ok=True)
         try:
             os.mkdir(request.cwd, 0o700)
         except FileExistsError:
@@ -157,13 +158,13 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         main_pid, failure = self._launch()
         if failure:
-            return self._report(b"F", 0, failure)
+            return self._report(b"F", int(failure[0]), failure[1:])
         self._report(b"S", main_pid)
         self._watch(wakeup_r)
         self._report(b"X", self.wait_status or 0)
 
     def _launch(self) -> tuple[int, str]:
-        """Forks the run; its pid as the guard sees it, and why it could not start if it couldn't."""
+        """Forks the run; its pid as the guard sees it, and a failure: 1 if its own fault, and why."""
         outputs = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         report_r, report_w = os.pipe2(os.O_CLOEXEC)
         self.main = os.fork()
@@ -171,7 +172,8 @@ class Supervisor:
             try:
                 self._become_run([writer for _, writer in outputs], report_w)
             except BaseException as error:
-                os.write(report_w, b"!" + str(error).encode("utf-8", "replace")[:REASON_BYTES_MAX])
+                fault = b"!1" if isinstance(error, StartFailure) else b"!0"
+                os.write(report_w, fault + str(error).encode("utf-8", "replace")[:REASON_BYTES_MAX])
             os._exit(127)
         os.close(report_w)
         paths = (self.request.stdout_path, self.request.stderr_path)
@@ -204,7 +206,7 @@ class Supervisor:
         self._change_user()
         _reset_signals()
         if request.deadline_ms and kernel.boottime_ms() >= request.deadline_ms:
-            raise StartFailure("deadline passed")
+            raise TimeoutError("deadline passed")
         _execute(request.arguments, request.environment)
 
     def _tell_pid(self, report_w: int) -> None:
