@@ -7,6 +7,7 @@ import re
 import pytest
 from generated_blocks import BLOCKS, DOCUMENTS, ROOT, blocks_of
 
+RULES = "S1 S2 S3 S4 D1 D2 D3 D4 D5 D6 L1 L2 L3 L4 L5 L6 L7 C1 C2 C3 C4 C5".split()
 AGAIN = "python tests/docs/generated_blocks.py"
 
 
@@ -22,7 +23,7 @@ def test_a_generated_block_equals_the_code(document: str, name: str) -> None:
     assert blocks_of(text)[name] == BLOCKS[name](), f"the code has changed; write it anew: {AGAIN}"
 
 
-@pytest.mark.parametrize("rule", [*"S1 S2 S3 S4 D1 D2 D3 D4 D5 D6 L1 L2 L3 L4 L5 L6 L7 C1 C2 C3 C4 C5".split()])
+@pytest.mark.parametrize("rule", RULES)
 def test_each_rule_stands_once_in_the_specification(rule: str) -> None:
     text = (ROOT / "protocol/DESIGN.md").read_text(encoding="utf-8")
     assert len(re.findall(rf"^### {rule} ", text, re.MULTILINE)) == 1

@@ -155,32 +155,84 @@ def _first_lease(effect: PublishLeases) -> LeaseAnswer:
 
 
 CAPTIONS = (
-    ("status", "The device is connected and subscribed. It publishes its birth; the same message with "
-     "`online` false and reason `will` was left with the broker as last will."),
-    ("inventory", "What it is."),
-    ("runs", "Its reported document, number 1 of this session: it holds nothing, and knows no assignments."),
-    ("heartbeat", "The first heartbeat names what it holds: no assignments, `Runs` 1, inventory 1, no settings. "
-     "It goes before any backlog."),
-    ("lease", "The answer names `Runs` 1 and inventory 1 as processed and saved. It grants nothing: there is no "
-     "document yet."),
-    ("assignments", "A job was submitted. Its task was placed here as attempt 1; that is committed, and only "
-     "then said. Document (epoch, 1) is an invitation: nothing starts."),
-    ("runs", "The device saved the document. This is its first, so it reports that it obeys it."),
-    ("heartbeat", "On a new document it sends a heartbeat at once. This is the request for the lease."),
-    ("lease", "The grant: for exactly this revision, this session, this heartbeat. The deadline is the moment "
-     "heartbeat 2 was sent + 30 s − 2 s. The device saves its intent, then orders the start with that deadline."),
-    ("runs", "The guard started it."),
-    ("output", "Half a second later its output is read for the first time: sequence 1 of this outbox."),
-    ("runs", "It ended with 0. The end was saved before this is said (D6). The task is now `succeeded`, its "
-     "capacity free."),
-    ("output", "The end of its standard output."),
-    ("output", "The end of its standard error, which stayed empty."),
-    ("assignments", "The acknowledgement: a document without the attempt, committed with its result. It waited "
-     "a second for an addition to travel with. The device may forget the run now."),
-    ("heartbeat", "A new document, so a heartbeat at once. `Runs` is still number 4: a document that only "
-     "acknowledges is answered by its heartbeat alone."),
-    ("lease", "Granted, and the outbox is stored up to 3: the captured output may leave the device's disk."),
-)  # fmt: skip
+    (
+        "status",
+        "The device is connected and subscribed. It publishes its birth; the same message with "
+        "`online` false and reason `will` was left with the broker as last will.",
+    ),
+    (
+        "inventory",
+        "What it is.",
+    ),
+    (
+        "runs",
+        "Its reported document, number 1 of this session: it holds nothing, and knows no assignments.",
+    ),
+    (
+        "heartbeat",
+        "The first heartbeat names what it holds: no assignments, `Runs` 1, inventory 1, no settings. "
+        "It goes before any backlog.",
+    ),
+    (
+        "lease",
+        "The answer names `Runs` 1 and inventory 1 as processed and saved. It grants nothing: there "
+        "is no document yet.",
+    ),
+    (
+        "assignments",
+        "A job was submitted. Its task was placed here as attempt 1; that is committed, and only then "
+        "said. Document (epoch, 1) is an invitation: nothing starts.",
+    ),
+    (
+        "runs",
+        "The device saved the document. This is its first, so it reports that it obeys it.",
+    ),
+    (
+        "heartbeat",
+        "On a new document it sends a heartbeat at once. This is the request for the lease.",
+    ),
+    (
+        "lease",
+        "The grant: for exactly this revision, this session, this heartbeat. The deadline is the "
+        "moment heartbeat 2 was sent + 30 s − 2 s. The device saves its intent, then orders the start "
+        "with that deadline.",
+    ),
+    (
+        "runs",
+        "The guard started it.",
+    ),
+    (
+        "output",
+        "Half a second later its output is read for the first time: sequence 1 of this outbox.",
+    ),
+    (
+        "runs",
+        "It ended with 0. The end was saved before this is said (D6). The task is now `succeeded`, "
+        "its capacity free.",
+    ),
+    (
+        "output",
+        "The end of its standard output.",
+    ),
+    (
+        "output",
+        "The end of its standard error, which stayed empty.",
+    ),
+    (
+        "assignments",
+        "The acknowledgement: a document without the attempt, committed with its result. It waited a "
+        "second for an addition to travel with. The device may forget the run now.",
+    ),
+    (
+        "heartbeat",
+        "A new document, so a heartbeat at once. `Runs` is still number 4: a document that only "
+        "acknowledges is answered by its heartbeat alone.",
+    ),
+    (
+        "lease",
+        "Granted, and the outbox is stored up to 3: the captured output may leave the device's disk.",
+    ),
+)
 
 
 def held() -> list[Said]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 from enum import Enum
+from pathlib import Path
+from types import ModuleType
 
 from controller.core.records import AttemptState
 from protocol import backoff, fields, limits, tasks, topics
@@ -51,7 +53,7 @@ TASK_WHY = {
     (T.ASSIGNED, T.RUNNING): "a `Runs` lists the attempt as started",
     (T.ASSIGNED, T.PENDING): "the attempt is free without a result, or failed and may be tried again",
     (T.ASSIGNED, T.SUCCEEDED): "ended with 0 before any `Runs` showed it running",
-    (T.ASSIGNED, T.FAILED): "its last allowed failure, or `ttl_ms` passed, before any `Runs` showed it running",
+    (T.ASSIGNED, T.FAILED): "its last allowed failure, or `ttl_ms` passed, before any such `Runs`",
     (T.ASSIGNED, T.CANCELLED): "cancelled, and the attempt is free",
     (T.RUNNING, T.PENDING): "as from assigned",
     (T.RUNNING, T.SUCCEEDED): "a batch run ended with 0",
@@ -75,7 +77,7 @@ RUN_WHY = {
 A = AttemptState
 RESERVATION_WHY = {
     (A.ASSIGNED, A.RUNNING): "a `Runs` lists it as started",
-    (A.ASSIGNED, A.REMOVED): "taken out of the document: cancel, expiry, drain, loss, forgotten by its device",
+    (A.ASSIGNED, A.REMOVED): "taken out of the document: cancel, expiry, drain, loss, forgotten",
     (A.ASSIGNED, A.FREE): "a `Runs` says how it ended",
     (A.RUNNING, A.REMOVED): "taken out of the document",
     (A.RUNNING, A.FREE): "a `Runs` says how it ended",
@@ -235,7 +237,8 @@ def _kind(kind: fields.Kind) -> str:
         case fields.Flag():
             return "boolean"
         case fields.Text():
-            form = f", of the form `{kind.pattern.pattern.replace('|', chr(92) + '|')}`" if kind.pattern else ""
+            pattern = kind.pattern.pattern.replace("|", "\\|") if kind.pattern else ""
+            form = f", of the form `{pattern}`" if pattern else ""
             return f"text, up to {kind.chars_max:,} characters{form}"
         case fields.Blob():
             return f"bytes, up to {kind.bytes_max:,}; base64 in JSON"
@@ -283,9 +286,9 @@ def _number(value: float) -> str:
     return f"{value:,}"
 
 
-def _constants(module: object) -> list[tuple[str, str]]:
+def _constants(module: ModuleType) -> list[tuple[str, str]]:
     """(name, reason) of every constant: the text right below it, if there is one."""
-    tree = ast.parse(open(module.__file__, encoding="utf-8").read())  # type: ignore[attr-defined]
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     found = []
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
