@@ -97,20 +97,28 @@ class ConstraintBody(_Body):
     operator: Literal["=", "!=", "in", "not_in", "exists", "<", "<=", ">", ">="]
     value: Value | Annotated[tuple[Value, ...], Field(max_length=64)] = ""
 
-    def fault(self) -> str:
-        """What is wrong with the value for this operator; empty if nothing."""
+    def fault(self) -> tuple[str, str] | None:
+        """The field that doesn't go with the others, and why."""
         if self.operator in LIST_OPERATORS:
-            items = self.value.split(",") if isinstance(self.value, str) else self.value
-            if not any(items) or (isinstance(self.value, tuple) and any("," in item for item in items)):
-                return "needs a list of values that have no comma"
-            return "" if len(self.text()) <= VALUE_CHARS_MAX else f"longer than {VALUE_CHARS_MAX} characters"
+            return self._list_fault()
         if not isinstance(self.value, str):
-            return f"operator '{self.operator}' takes one value, not a list"
-        if self.operator == "exists":
-            return "operator 'exists' takes no value" if self.value else ""
-        if self.operator in ORDER_OPERATORS and _NUMBER.fullmatch(self.value) is None:
-            return f"operator '{self.operator}' needs a number"
-        return ""
+            return "value", f"operator '{self.operator}' takes one value, not a list"
+        if self.operator == "exists" and self.value:
+            return "value", "operator 'exists' takes no value"
+        if self.operator in ORDER_OPERATORS:
+            if not self.attribute.startswith(LABEL_PREFIX):
+                return "operator", f"only labels have an order: {self.attribute} is compared as text"
+            if _NUMBER.fullmatch(self.value) is None:
+                return "value", f"operator '{self.operator}' needs a number"
+        return None
+
+    def _list_fault(self) -> tuple[str, str] | None:
+        items = self.value.split(",") if isinstance(self.value, str) else self.value
+        if not any(items) or (isinstance(self.value, tuple) and any("," in item for item in items)):
+            return "value", f"operator '{self.operator}' needs a list of values that have no comma"
+        if len(self.text()) > VALUE_CHARS_MAX:
+            return "value", f"longer than {VALUE_CHARS_MAX} characters in all"
+        return None
 
     def text(self) -> str:
         """The value as the core keeps it: a list is joined by commas."""

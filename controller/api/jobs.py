@@ -196,7 +196,7 @@ def _check_meaning(body: JobBody, spec: TaskSpec, body_bytes: int) -> None:
 
 def _constraint_faults(place: int, constraint: ConstraintBody) -> list[Fault]:
     fault = constraint.fault()
-    return [Fault(f"/task/constraints/{place}/value", fault)] if fault else []
+    return [Fault(f"/task/constraints/{place}/{fault[0]}", fault[1])] if fault else []
 
 
 def _entry_bytes(spec: TaskSpec, lease_ms: int) -> int:

@@ -78,6 +78,7 @@ _READERS: dict[str, Callable[[DeviceView], tuple[str, ...]]] = {
     "profile": lambda device: (device.profile,) if device.profile else (),
     "runtime": lambda device: device.runtimes,
     "version": lambda device: (device.version,) if device.version else (),
+    "containment": lambda device: (device.containment,) if device.containment else (),
 }
 
 
