@@ -405,6 +405,10 @@ class Controller:
         while self.liveness.changed:
             self.failover.on_change(self.liveness.changed.pop(), now_ms)
             self.placement.notice_room(now_ms)
+        if self.ledger.newly_ready:
+            # A retry whose pause is over frees no room, and nobody else would look.
+            self.ledger.newly_ready = False
+            self.placement.wake(now_ms)
         if not self._leading(now_ms):
             return
         if self.placement.due_ms is not None and now_ms >= self.placement.due_ms:

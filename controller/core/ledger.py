@@ -98,6 +98,8 @@ class Ledger:
         self.jobs: dict[str, Job] = {}
         self.waiting: dict[str, Job] = {}
         """Jobs with ready tasks."""
+        self.newly_ready = False
+        """A task became ready in the event at hand, for whatever reason: placement must look."""
         self.tasks: dict[str, Task] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.by_device: list[dict[AttemptId, Attempt]] = []

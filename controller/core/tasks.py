@@ -103,6 +103,7 @@ class Tasks:
         task.job.ready.append(task.row.id)
         self.ledger.waiting[task.row.job] = task.job
         task.job.blocked = -1
+        self.ledger.newly_ready = True
 
     # ------------------------------------------------------------- wishes
 
