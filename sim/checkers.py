@@ -39,6 +39,8 @@ class Checkers:
         self.devices: dict[str, DeviceRow] = {}
         self.accepted: dict[str, int] = {}
         """Jobs whose acceptance was answered, and how many tasks each has."""
+        self.forgetful: dict[str, None] = {}
+        """Devices that lost a journal: an `at_least_one` attempt needs no grant to start there again."""
         self._last: dict[str, int] = {}
         self._reserved: dict[str, Resources] = {}
         self._added: list[str] = []
@@ -62,7 +64,7 @@ class Checkers:
         others.append((device, attempt))
         self.starts[key] = self.starts.get(key, 0) + 1
         self.start_times.append((now_ms, device, key))
-        if self.starts[key] > 1:
+        if self.starts[key] > 1 and (only_one or device not in self.forgetful):
             self.breach("I15", f"{key} starts for the {self.starts[key]}. time, on {device}")
         shut_ms = self._shut_ms.get(device)
         if only_one and shut_ms is not None and now_ms > shut_ms + self._patience_ms(attempt):
@@ -72,6 +74,9 @@ class Checkers:
     def run_ended(self, device: str, attempt: AssignedAttempt) -> None:
         self.live[attempt.task].remove((device, attempt))
         self._check_cancelled(attempt)
+
+    def journal_lost(self, device: str) -> None:
+        self.forgetful[device] = None
 
     def _check_cancelled(self, attempt: AssignedAttempt) -> None:
         """I7: an `at_most_one` run may live for one hold after the cancel was committed."""

@@ -96,6 +96,7 @@ class ControllerProcess:
         self.network = network
         self.storage = storage
         self.watcher = watcher
+        self.refusals: tuple[type[Exception], ...] = (*storage.errors, StorageRefused)
         self.core: Controller | None = None
         self.replies: dict[int, object] = {}
         self.notes: list[Note] = []
@@ -124,7 +125,7 @@ class ControllerProcess:
                 raise StorageRefused
             leader, found = self.storage.store.lead(HOLDER, self._above, wall_ms)
             snapshot = self.storage.store.load()
-        except (*self.storage.errors, StorageRefused):
+        except self.refusals:
             life = self._life
             self.clock.after(RETRY_MS, lambda: self.start() if life == self._life else None)
             return
@@ -198,7 +199,7 @@ class ControllerProcess:
                 self.watcher.committed(plain)
             if len(plain) < len(rows):
                 store.renew(epoch, self.clock.now_ms + WALL_OFFSET_MS)
-        except (*self.storage.errors, StorageRefused):
+        except self.refusals:
             return False
         return True
 
@@ -257,7 +258,9 @@ class ControllerProcess:
             topic = topics.build(self.fleet, topics.CONTROLLER, effect.will.channel)
             will = Publication(topic, encode(effect.will), 1, True)
         own = topics.build(self.fleet, topics.CONTROLLER, Canary.channel)
-        filters = tuple((f, 0 if f.endswith("/heartbeat") else 1) for f in (*topics.up_filters(self.fleet), own))
+        filters = tuple(
+            (f, 0 if f.endswith("/heartbeat") else 1) for f in (*topics.up_filters(self.fleet), own)
+        )
         self._session = effect.session
         self._connection = self.network.connect(CLIENT, self, filters, will)
 

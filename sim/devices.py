@@ -64,7 +64,13 @@ class SimulatedDevice:
     """One device; `name` is also its client id."""
 
     def __init__(
-        self, name: str, fleet: str, capacity: Resources, clock: Clockwork, network: Network, watcher: RunWatcher
+        self,
+        name: str,
+        fleet: str,
+        capacity: Resources,
+        clock: Clockwork,
+        network: Network,
+        watcher: RunWatcher,
     ) -> None:
         self.name = name
         self.fleet = fleet
@@ -174,6 +180,7 @@ class SimulatedDevice:
     def wipe_journal(self) -> None:
         """The data directory is gone, and with it who this agent was."""
         self.journal = None
+        self.guard.watcher.journal_lost(self.name)
         self._instance = f"{self.name}-data-{self.rng.getrandbits(32):08x}"
 
     def freeze(self) -> None:
@@ -271,7 +278,9 @@ class SimulatedDevice:
         will = None
         if effect.will is not None:
             will = Publication(self._topic(effect.will), encode(effect.will), 1, True)
-        filters = tuple((f, 0 if f.endswith("/lease") else 1) for f in topics.down_filters(self.fleet, self.name))
+        filters = tuple(
+            (f, 0 if f.endswith("/lease") else 1) for f in topics.down_filters(self.fleet, self.name)
+        )
         self._session = effect.session
         self._connection = self.network.connect(self.name, self, filters, will)
 

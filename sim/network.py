@@ -213,9 +213,7 @@ class Network:
 
     # ------------------------------------------------------------- at the broker
 
-    def _arrive(
-        self, line: Line, filters: tuple[tuple[str, int], ...], will: ev.Publication | None
-    ) -> None:
+    def _arrive(self, line: Line, filters: tuple[tuple[str, int], ...], will: ev.Publication | None) -> None:
         """CONNECT and SUBSCRIBE in one go; the answer to the second is `on_link_up`."""
         if not self.broker_up or not line.near_open:
             self.clock.after(REFUSED_MS, lambda: self._near_down(line, "refused"))

@@ -32,6 +32,8 @@ class RunWatcher(Protocol):
 
     def run_ended(self, device: str, attempt: AssignedAttempt) -> None: ...
 
+    def journal_lost(self, device: str) -> None: ...
+
 
 class DeviceClock(Protocol):
     """The device's own time."""
@@ -95,7 +97,9 @@ class VirtualGuard:
     def _live(self, run: LiveRun) -> None:
         attempt = run.attempt
         self.runs[attempt.task] = run
-        self.outputs[AttemptId(attempt.task, attempt.attempt)] = f"{attempt.task} {attempt.attempt}\n".encode()
+        self.outputs[AttemptId(attempt.task, attempt.attempt)] = (
+            f"{attempt.task} {attempt.attempt}\n".encode()
+        )
         self.clock.trace(self.device, f"START {attempt.task} {attempt.attempt}")
         self.watcher.run_began(self.device, attempt)
         self.tell(RunStarted(attempt.task, attempt.attempt))

@@ -30,7 +30,7 @@ from controller.core.views import SubmittedView
 from protocol.core import Event
 from protocol.limits import LEASE_MS, STOP_GRACE_MS
 from protocol.resources import Resources
-from protocol.tasks import Guarantee, JobKind, TaskState
+from protocol.tasks import FINAL_TASK, Guarantee, JobKind
 from sim.checkers import Checkers
 from sim.clockwork import Clockwork
 from sim.controllers import ControllerProcess, Storage
@@ -38,6 +38,7 @@ from sim.devices import SimulatedDevice
 from sim.network import Network
 
 FLEET = "sim"
+SMALL = Resources(1_000, 100)
 ROOM = Resources(4_000, 4_096, 10_000, 0)
 READY_MS = 60_000
 """A world that is not ready by then never will be."""
@@ -52,7 +53,7 @@ class Wish:
     exit_code: int = 0
     kind: JobKind = JobKind.BATCH
     guarantee: Guarantee = Guarantee.AT_MOST_ONE
-    needs: Resources = Resources(1_000, 100)
+    needs: Resources = SMALL
     runtime: str = "simulated"
     constraints: tuple[Constraint, ...] = ()
     priority: int = 0
@@ -74,7 +75,9 @@ class Wish:
 class World:
     """A fleet under test. `rooms`: the capacity of each device, named `d0`, `d1`, …"""
 
-    def __init__(self, seed: int, storage: Storage, rooms: tuple[Resources, ...] = (ROOM, ROOM, ROOM)) -> None:
+    def __init__(
+        self, seed: int, storage: Storage, rooms: tuple[Resources, ...] = (ROOM, ROOM, ROOM)
+    ) -> None:
         self.seed = seed
         self.storage = storage
         self.clock = Clockwork(seed)
@@ -106,7 +109,7 @@ class World:
             pass
 
     def until(self, condition: Callable[[], object], within_ms: int = READY_MS, what: str = "") -> int:
-        """Steps until `condition` holds; returns how long that took. Raises `AssertionError` if it does not."""
+        """Steps until `condition` holds; returns how long that took. Raises `AssertionError`."""
         began_ms = self.clock.now_ms
         while not condition():
             if not self.clock.step(began_ms + within_ms):
@@ -154,7 +157,7 @@ class World:
         return [task for task in self.checkers.tasks.values() if task.job == job]
 
     def done(self, job: str) -> bool:
-        return all(t.state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED) for t in self.tasks(job))
+        return all(task.state in FINAL_TASK for task in self.tasks(job))
 
     # ------------------------------------------------------------- wishes
 
@@ -179,8 +182,8 @@ class World:
         self._wishes = w
         self.request(
             lambda request: JobSubmitted(
-                request, job, job, w.kind, w.count, w.priority, w.guarantee, w.max_attempts, w.ttl_ms, w.lease_ms,
-                w.spec(), "tester", w.key, w.key,
+                request, job, job, w.kind, w.count, w.priority, w.guarantee, w.max_attempts, w.ttl_ms,
+                w.lease_ms, w.spec(), "tester", w.key, w.key,
             )
         )  # fmt: skip
         return job
@@ -195,6 +198,14 @@ class World:
 
     def decide(self, device: str, verb: str) -> object:
         return self.ask(lambda request: DeviceDecision(request, device, verb, "tester"))
+
+    def request_cancel(self, job: str) -> int:
+        """As `cancel`, for who can bear to get no answer."""
+        return self.request(lambda request: JobCancelled(request, job, "tester"))
+
+    def request_decision(self, device: str, verb: str) -> int:
+        """As `decide`, for who can bear to get no answer."""
+        return self.request(lambda request: DeviceDecision(request, device, verb, "tester"))
 
     def ping(self, device: str) -> int:
         return self.request(lambda request: DevicePinged(request, device, 7))
