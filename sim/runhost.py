@@ -3,9 +3,10 @@
 Rules of this file: it keeps what the real guard promises. It starts nothing at or after a
 deadline, refuses two runs of one task, needs no agent to kill, is done with a kill within
 K, remembers how runs ended until told to forget, and takes its runs with it when it dies.
-What runs how long stands in the command: `("run", duration_ms, exit_code)`; duration 0 is
-for ever. Times are the device's own clock, which is not the world's.
-It knows no journal and no network.
+A command means what it means to the simulated runtime. Times are the device's own clock,
+which is not the world's. It knows no journal and no network.
+Rejected: the simulated runtime itself as the guard (it starts and kills in no time and
+never dies, and what a protocol must bear lies in just those seconds).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.core.events import HostListed, RunExit, RunExited, RunRefused, RunStarted
+from edge_agent.runtimes.simulated import read_command
 from protocol.core import Event
 from protocol.limits import KILL_MS
 from protocol.messages import AssignedAttempt
@@ -103,9 +105,9 @@ class VirtualGuard:
         self.clock.trace(self.device, f"START {attempt.task} {attempt.attempt}")
         self.watcher.run_began(self.device, attempt)
         self.tell(RunStarted(attempt.task, attempt.attempt))
-        duration_ms, exit_code = int(attempt.command[1]), int(attempt.command[2])
-        if duration_ms:
-            self.clock.after(duration_ms, lambda: self._end(run, exit_code, "exited"))
+        does = read_command(attempt.command)
+        if does.duration_ms is not None:
+            self.clock.after(does.duration_ms, lambda: self._end(run, does.exit_code, "exited"))
         if attempt.timeout_ms:
             self.clock.after(attempt.timeout_ms, lambda: self._kill(run, "timeout"))
         self._watch(run)

@@ -66,7 +66,8 @@ class Wish:
     env: dict[str, str] = field(default_factory=dict)
 
     def spec(self) -> TaskSpec:
-        command = ("run", str(self.runs_ms), str(self.exit_code))
+        lasts = ("--ms", str(self.runs_ms)) if self.runs_ms else ()
+        command = ("run", *lasts, "--exit", str(self.exit_code))
         return TaskSpec(
             self.runtime, command, self.env, self.needs, self.constraints, self.timeout_ms, self.stop_grace_ms
         )
