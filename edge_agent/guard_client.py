@@ -26,10 +26,10 @@ from edge_agent import guard_frames as frames
 from edge_agent import guard_kernel as kernel
 from edge_agent.runtimes.host import (
     Answer,
+    HeldRun,
     HostAnswer,
     HostListed,
     HostLost,
-    LiveRun,
     RunExited,
     RunRefused,
     RunSpec,
@@ -275,7 +275,7 @@ class _Link(asyncio.Protocol):
         self._hear = hear
         self._reader = frames.FrameReader()
         self._transport: asyncio.WriteTransport | None = None
-        self._live: list[LiveRun] = []
+        self._live: list[HeldRun] = []
         self._exits: list[RunExited] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -323,7 +323,7 @@ class _Link(asyncio.Protocol):
         elif kind == frames.EXITED:
             self._hear(exit_of(ints, texts))
         elif kind == frames.LIVE:
-            self._live.append(LiveRun(texts[0], ints[0], ints[1], ints[2]))
+            self._live.append(HeldRun(texts[0], ints[0], ints[1], ints[2]))
         elif kind == frames.PAST:
             self._exits.append(exit_of(ints, texts))
         elif kind == frames.LISTED:

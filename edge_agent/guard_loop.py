@@ -91,8 +91,8 @@ class Guard(peers.Hearer):
         due = [moment for moment in (run.due_ms() for run in self.runs.values()) if moment]
         if self.busy_groups or any(run.reaped for run in self.runs.values()):
             due.append(now_ms + TIDY_MS)
-        if self.peers.agent is None and not self.stopping:
-            due.append(now_ms + IDLE_LOOK_MS)
+        if self.peers.empty and not self.stopping:
+            due.append(now_ms + min(IDLE_LOOK_MS, self.idle_exit_ms))
         kernel.timer_set(self.timer_fd, max(1, min(due, default=0)) if due else 0)
 
     def _enforce(self, now_ms: int) -> None:
@@ -348,7 +348,7 @@ class Guard(peers.Hearer):
             self._end(run, grace_ms)
 
     def _look_idle(self, now_ms: int) -> None:
-        if self.peers.agent is not None or self.stopping:
+        if not self.peers.empty or self.stopping:
             self.idle_since_ms = now_ms
             return
         useless = not self.runs and not self.exits

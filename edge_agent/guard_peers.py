@@ -56,6 +56,11 @@ class Peers:
         self._listener = listen()
         poll.register(self._listener.fileno(), select.POLLIN)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is connected."""
+        return not self._peers
+
     def handle(self, fd: int, event: int) -> None:
         """What poll said about one of our descriptors."""
         if fd == self._listener.fileno():

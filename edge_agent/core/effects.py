@@ -45,10 +45,11 @@ class ExtendRun(Effect):
 
 @dataclass(slots=True)
 class StopRun(Effect):
-    """End a run with its own grace; answered by `RunExited` when nothing of it lives."""
+    """End a run: TERM, KILL after the grace; answered by `RunExited` when nothing of it lives."""
 
     task: str
     attempt: int
+    grace_ms: int
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from edge_agent.core.effects import ExtendRun, ListRuns, StartRun, StopRun
 from edge_agent.core.events import HostListed, RunExit
 from edge_agent.core.memory import Memory
 from protocol.core import Effect
+from protocol.limits import STOP_GRACE_MS
 from protocol.messages import NO_REVISION, AssignedAttempt, Assignments, RunEntry, Runs
 from protocol.tasks import FINAL_RUN, AttemptId, RunState, check_run_move
 
@@ -56,6 +57,8 @@ class RunBook:
         self.ended: list[AttemptId] = []
         self.gone: list[AttemptId] = []
         self._told: dict[AttemptId, int] = {}
+        self._grace: dict[AttemptId, int] = {}
+        """Grace of live runs, kept because a stop comes with the document that no longer says it."""
         self._adopted: set[AttemptId] = set()
         self._moving: set[AttemptId] = set()
         self._ask = 0
@@ -76,14 +79,17 @@ class RunBook:
         return self.ask(now_ms)
 
     def host_listed(self, event: HostListed, now_ms: int) -> list[Effect]:
-        """Exits first, then adoption, then whatever neither lives nor ended was interrupted."""
-        if event.ask != self._ask:
+        """Exits first, then adoption, then whatever neither lives nor ended was interrupted.
+
+        A list nobody asked for (`ask` 0) is a new host's first word; nothing was started on it.
+        """
+        if event.ask != self._ask and (event.ask or self.listed):
             return []
         self._asking, self._checked_ms, self.listed, self.stale = False, now_ms, True, True
         live = {AttemptId(task, attempt): None for task, attempt in event.live}
         for exit_ in event.exits:
             self.exited(exit_, now_ms)
-        effects: list[Effect] = [StopRun(*key) for key in live if self._state(key) is RunState.STOPPING]
+        effects: list[Effect] = [self._stop_run(key) for key in live if self._state(key) is RunState.STOPPING]
         for key in live:
             effects += self.started(key, now_ms)
         for key in [k for k, e in self.memory.entries.items() if e.state not in FINAL_RUN and k not in live]:
@@ -102,7 +108,7 @@ class RunBook:
         elif entry.state is RunState.STARTING:
             self._put(key, RunEntry(*key, RunState.RUNNING), now_ms)
         elif entry.state in FINAL_RUN:
-            return [StopRun(*key)]
+            return [self._stop_run(key)]
         return []
 
     def refused(self, key: AttemptId, reason: str, failed: bool, now_ms: int) -> None:
@@ -133,8 +139,9 @@ class RunBook:
         old = self.memory.assignments
         self.memory.assignments, self.memory.changed, self.stale = document, True, True
         wanted = self._wanted()
-        removed = [AttemptId(a.task, a.attempt) for a in old.attempts]
-        removed = [key for key in removed if key not in wanted]
+        was = {AttemptId(a.task, a.attempt): a.stop_grace_ms for a in old.attempts}
+        removed = [key for key in was if key not in wanted]
+        self._grace.update({key: was[key] for key in removed if key in self.memory.entries})
         follows = document.revision == (old.revision.epoch, old.revision.number + 1)
         if not follows or any(self._state(key) not in FINAL_RUN for key in removed):
             # Somebody may wait for `Runs` to name this revision (L3). A document that only
@@ -231,6 +238,7 @@ class RunBook:
         self._put(key, RunEntry(*key, RunState.STARTING), now_ms)
         self.changed = reported  # `running` follows within milliseconds and is worth the message
         self._told[key] = deadline_ms
+        self._grace[key] = attempt.stop_grace_ms
         if attempt.runtime not in SILENT_RUNTIMES:
             self.memory.outputs[key] = None
         self.memory.changed = True
@@ -243,13 +251,16 @@ class RunBook:
         live = [key for key, entry in self.memory.entries.items() if entry.state not in FINAL_RUN]
         return self._stop([k for k in live if k not in wanted and k not in self._adopted], now_ms)
 
+    def _stop_run(self, key: AttemptId) -> Effect:
+        return StopRun(*key, self._grace.get(key, STOP_GRACE_MS))
+
     def _stop(self, keys: list[AttemptId], now_ms: int) -> list[Effect]:
         """Order the end once; a host that lists such a run again is told again, and never otherwise."""
         effects: list[Effect] = []
         for key in keys:
             if self._state(key) is not RunState.STOPPING:
                 self._put(key, RunEntry(*key, RunState.STOPPING), now_ms)
-                effects.append(StopRun(*key))
+                effects.append(self._stop_run(key))
         return effects
 
     def _end(self, entry: RunEntry, now_ms: int) -> None:
@@ -258,6 +269,7 @@ class RunBook:
         if self._state(key) in FINAL_RUN:
             return
         self._told.pop(key, None)
+        self._grace.pop(key, None)
         self._adopted.discard(key)
         self._put(key, entry, now_ms)
         self.memory.changed = self.stale = True
@@ -267,6 +279,7 @@ class RunBook:
         entries = self.memory.entries
         for key in [k for k, e in entries.items() if e.state in FINAL_RUN and k not in wanted]:
             del entries[key]
+            self._grace.pop(key, None)
             self.gone.append(key)
 
     def _put(self, key: AttemptId, entry: RunEntry, now_ms: int) -> None:

@@ -38,7 +38,7 @@ class RunSpec:
     output_bytes_max: int = 1_048_576
 
 
-class LiveRun(NamedTuple):
+class HeldRun(NamedTuple):
     """One entry of a list. `pid` is 0 until its program runs."""
 
     task: str
@@ -84,7 +84,7 @@ class RunExited:
 class HostListed:
     """Everything the host holds. `ask` is the question's number, 0 for a list nobody asked for."""
 
-    live: tuple[LiveRun, ...]
+    live: tuple[HeldRun, ...]
     exits: tuple[RunExited, ...]
     ask: int = 0
     containment: str = "strong"

@@ -15,9 +15,9 @@ import random
 from dataclasses import dataclass
 
 from edge_agent.runtimes.host import (
+    HeldRun,
     HostAnswer,
     HostListed,
-    LiveRun,
     RunExited,
     RunRefused,
     RunSpec,
@@ -32,7 +32,7 @@ Answers = list[HostAnswer]
 
 
 @dataclass(slots=True)
-class Behaviour:
+class SimulatedCommand:
     """What a simulated command does. `duration_ms` is None for ever."""
 
     duration_ms: int | None = None
@@ -41,11 +41,11 @@ class Behaviour:
     ignores_term: bool = False
 
 
-def read_command(command: tuple[str, ...]) -> Behaviour:
+def read_command(command: tuple[str, ...]) -> SimulatedCommand:
     """Raises ValueError for anything but the grammar above."""
     if not command:
         raise ValueError("empty command")
-    found = Behaviour()
+    found = SimulatedCommand()
     words = iter(command[1:])
     for word in words:
         if word == "--ignore-term":
@@ -70,7 +70,7 @@ class SimulatedRun:
     """One live run. Moments in ms; `None` for never."""
 
     spec: RunSpec
-    behaviour: Behaviour
+    behaviour: SimulatedCommand
     pid: int
     deadline_ms: int
     term_ms: int | None
@@ -144,7 +144,7 @@ class SimulatedHost:
 
     def list(self, ask: int = 0) -> None:
         runs = self._runs.values()
-        live = [LiveRun(run.spec.task, run.spec.attempt, run.deadline_ms, run.pid) for run in runs]
+        live = [HeldRun(run.spec.task, run.spec.attempt, run.deadline_ms, run.pid) for run in runs]
         self._answers.append(HostListed(tuple(live), tuple(self._exits.values()), ask, "strong", "simulated"))
 
     def due_ms(self) -> int | None:
