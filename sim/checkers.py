@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 
-from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, Row, TaskRow
+from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, JobState, Row, TaskRow
 from protocol.limits import KILL_MS, hold_ms
 from protocol.messages import AssignedAttempt
 from protocol.resources import ZERO, Resources
@@ -42,7 +42,7 @@ class Checkers:
         self.forgetful: dict[str, None] = {}
         """Devices that lost a journal: an `at_least_one` attempt needs no grant to start there again."""
         self._last: dict[str, int] = {}
-        self._reserved: dict[str, Resources] = {}
+        self._held: dict[str, dict[AttemptId, None]] = {}
         self._added: list[str] = []
         self._shut_ms: dict[str, int] = {}
         self._cancelled_ms: dict[str, int] = {}
@@ -116,20 +116,28 @@ class Checkers:
             self._last[row.task] = row.attempt
         elif old.device != row.device:
             self.breach("I4", f"{key} was given to {old.device} and to {row.device}")
-        before = ZERO if old is None or old.state is AttemptState.FREE else self._demand(row.task)
-        after = ZERO if row.state is AttemptState.FREE else self._demand(row.task)
-        self._reserved[row.device] = self._reserved.get(row.device, ZERO).plus(after).minus(before)
         self.attempts[key] = copy(row)
+        held = self._held.setdefault(row.device, {})
+        if row.state is AttemptState.FREE:
+            held.pop(key, None)
+        else:
+            held[key] = None
 
-    def _demand(self, task: str) -> Resources:
-        job = self.jobs.get(task.rpartition(".")[0])
-        return job.spec.resources if job is not None else ZERO
+    def _demand(self, key: AttemptId) -> Resources:
+        """What an attempt reserves; nothing once its job is over and it is only being stopped."""
+        job = self.jobs.get(key.task.rpartition(".")[0])
+        stopping = self.attempts[key].state is AttemptState.REMOVED
+        if job is None or (stopping and job.state is not JobState.OPEN):
+            return ZERO
+        return job.spec.resources
 
     def _check_room(self, device: str) -> None:
         """I5, looked at where a commit added something."""
-        known = self.devices.get(device)
-        if known is not None and not self._reserved[device].fits(known.capacity):
-            self.breach("I5", f"{device} has {known.capacity}, reserved {self._reserved[device]}")
+        known, reserved = self.devices.get(device), ZERO
+        for key in self._held[device]:
+            reserved = reserved.plus(self._demand(key))
+        if known is not None and not reserved.fits(known.capacity):
+            self.breach("I5", f"{device} has {known.capacity}, reserved {reserved}")
 
     def _on_task(self, row: TaskRow) -> None:
         old = self.tasks.get(row.id)
@@ -158,6 +166,6 @@ class Checkers:
     def restored(self, snapshot: list[Row]) -> None:
         """An older copy of the database was put back: from now on its word counts (§6)."""
         self.jobs, self.tasks, self.attempts, self.devices = {}, {}, {}, {}
-        self._last, self._reserved, self._shut_ms, self._cancelled_ms = {}, {}, {}, {}
+        self._last, self._held, self._shut_ms, self._cancelled_ms = {}, {}, {}, {}
         self.accepted.clear()
         self.committed(snapshot)
