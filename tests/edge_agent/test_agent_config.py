@@ -43,7 +43,11 @@ def file(tmp_path):
 
 def test_every_section_is_read(file):
     config = load_config(file, {}, {}).value
-    assert (config.device.id, config.device.labels, config.agent.on_stop) == ("pi-7", {"site": "roof"}, OnStop.LEAVE)
+    assert (config.device.id, config.device.labels, config.agent.on_stop) == (
+        "pi-7",
+        {"site": "roof"},
+        OnStop.LEAVE,
+    )
     assert capacity_of(config, Resources(4000, 3790, 9999, 5)) == Resources(4000, 512, 9999, 0)
 
 

@@ -213,7 +213,7 @@ def test_goodbye_is_a_status_then_a_disconnect_then_the_end(bench, kit):
 def test_leaving_with_its_runs_reports_their_ends_first(bench, kit):
     bench.running(kit.attempt())
     effects = bench.feed(StopRequested("stopped", stop_runs=True))
-    assert kit.of(effects, StopRun) == [StopRun("job.1", 1)]
+    assert kit.of(effects, StopRun) == [StopRun("job.1", 1, 5_000)]
     assert kit.of(effects, Disconnect) == []
     report = kit.runs(bench.exit("job.1", reason="stopped"))[-1]
     assert report.entries[0].state is RunState.STOPPED

@@ -112,7 +112,7 @@ def test_a_newer_attempt_waits_until_the_older_is_dead(bench, kit):
     bench.running(kit.attempt())
     effects = bench.document(2, kit.attempt(number=2))
     effects += bench.answer()
-    assert kit.of(effects, StopRun) == [StopRun("job.1", 1)]
+    assert kit.of(effects, StopRun) == [StopRun("job.1", 1, 5_000)]
     assert kit.of(effects, StartRun) == []
     started = kit.of(bench.exit("job.1", reason="stopped"), StartRun)
     assert [s.attempt.attempt for s in started] == [2]
@@ -318,7 +318,7 @@ def test_an_adopted_run_without_a_journal_is_not_stopped_by_an_unconfirmed_docum
     assert lost.states() == {"job.1": RunState.RUNNING}
     assert kit.of(lost.document(2, kit.attempt()), StopRun) == []
     lost.answer()
-    assert kit.of(lost.document(3), StopRun) == [StopRun("job.1", 1)]
+    assert kit.of(lost.document(3), StopRun) == [StopRun("job.1", 1, 5_000)]
 
 
 def test_a_grant_confirms_a_document_that_leaves_an_adopted_run_out(bench, kit):
@@ -326,7 +326,7 @@ def test_a_grant_confirms_a_document_that_leaves_an_adopted_run_out(bench, kit):
     lost.boot(live=(("job.1", 1),))
     lost.up()
     lost.document(1)
-    assert kit.of(lost.answer(), StopRun) == [StopRun("job.1", 1)]
+    assert kit.of(lost.answer(), StopRun) == [StopRun("job.1", 1, 5_000)]
 
 
 def test_an_adopted_run_counts_as_an_intent(bench, kit):
@@ -377,7 +377,7 @@ def test_a_document_that_skips_a_revision_is_always_reported(bench, kit):
 def test_a_stop_is_ordered_again_when_the_host_still_lists_the_run(bench, kit):
     bench.running(kit.attempt())
     bench.document(2)
-    assert StopRun("job.1", 1) in bench.at(bench.now + 31_000)
+    assert StopRun("job.1", 1, 5_000) in bench.at(bench.now + 31_000)
 
 
 def test_a_heartbeat_answered_without_a_grant_is_soon_repeated_then_ever_slower(bench, kit):
@@ -411,3 +411,38 @@ def test_a_crowd_of_long_reasons_still_fits_one_payload(bench, kit):
     assert len(report.entries) == 512
     assert len(encode(report)) <= PAYLOAD_BYTES_MAX
     assert AttemptId("job-7.1", 1) in bench.agent.memory.entries
+
+
+def test_a_stop_has_the_grace_of_its_attempt(bench, kit):
+    bench.running(kit.attempt(stop_grace_ms=777), kit.attempt("job.2", stop_grace_ms=888))
+    kept = kit.attempt("job.2", stop_grace_ms=888)
+    assert kit.of(bench.document(2, kept), StopRun) == [StopRun("job.1", 1, 777)]
+    again = bench.restarted().ready(live=(("job.2", 1),))
+    assert kit.of(again.document(3), StopRun) == [StopRun("job.2", 1, 888)]
+
+
+def test_a_new_hosts_first_list_needs_no_question(bench, kit):
+    bench.running(kit.attempt())
+    bench.host_answers = False
+    bench.feed(HostLost("killed"))
+    bench.feed(HostListed(0, (("job.1", 1),), ()))
+    assert bench.agent.runs.listed and bench.states() == {"job.1": RunState.RUNNING}
+    bench.feed(HostListed(0, (), ()))
+    assert bench.states() == {"job.1": RunState.RUNNING}, "only the first one counts"
+
+
+def test_a_run_that_lives_on_after_its_end_was_told_is_stopped(bench, kit):
+    bench.running(kit.attempt())
+    bench.exit("job.1")
+    assert kit.of(bench.feed(RunStarted("job.1", 1)), StopRun) == [StopRun("job.1", 1, 5_000)]
+
+
+def test_nothing_starts_between_a_question_and_its_answer(bench, kit):
+    """The list would be older than the start, and call it interrupted."""
+    bench.document(1, kit.attempt())
+    bench.host_answers = False
+    bench.feed(SaveFailed("disk"))
+    bench.at(bench.now + 1_000)
+    assert kit.of(bench.answer(), StartRun) == []
+    effects = bench.feed(HostListed(bench.agent.runs._ask, (), ()))
+    assert len(kit.of(effects, StartRun)) == 1

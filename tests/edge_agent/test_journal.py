@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from edge_agent.app import JournalSaver
 from edge_agent.core.memory import Memory
 from edge_agent.journal import (
     FILE_NAME,
@@ -19,7 +20,6 @@ from edge_agent.journal import (
     SLOT_BYTES,
     Journal,
     JournalError,
-    JournalSaver,
     lock_directory,
 )
 from live.driver import SaveError
