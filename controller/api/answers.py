@@ -2,7 +2,7 @@
 
 Rule: pure translation, one function per object; no question is asked here, and nothing
 is left out because it is empty. Rejected: pydantic models for answers (our own rows are
-trusted; building and dumping models made a list of 1,000 tasks three times slower).
+trusted; a typed dictionary is what JSON is made of anyway).
 """
 
 from __future__ import annotations

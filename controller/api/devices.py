@@ -95,13 +95,14 @@ async def add_device(request: Request) -> Response:
     return JSONResponse(AddedDeviceShape(id=body.id, agent_toml=text), 201, {"Location": place})
 
 
-@router.delete("/devices/{device}", status_code=204)
-async def remove_device(request: Request, device: str) -> None:
+@router.delete("/devices/{device}", status_code=204, response_class=Response)
+async def remove_device(request: Request, device: str) -> Response:
     """Its work moves as if it were lost; its credential, ACL and retained messages go."""
     caller = caller_of(request)
     await _device(caller, device)
     await caller.port.remove_device(device)
     await _decide(caller, device, "remove")
+    return Response(status_code=204)
 
 
 @router.post("/devices/{device}/cordon")

@@ -119,6 +119,7 @@ def test_removing_takes_the_credential_too(api, port):
     api.post("/api/v1/devices", json={"id": "pi-7"})
     answer = api.delete("/api/v1/devices/pi-7")
     assert (answer.status_code, answer.content) == (204, b"")
+    assert "content-type" not in answer.headers
     assert port.credentials == [] and port.devices == {}
     assert api.delete("/api/v1/devices/pi-7").status_code == 404
 
