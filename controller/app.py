@@ -13,6 +13,7 @@ import contextlib
 import random
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -30,7 +31,7 @@ from controller.core.effects import ClearRetained, Confirm, PublishFleet, Publis
 from controller.core.events import WallClockRead
 from controller.core.records import LeaderRow
 from controller.store.base import Fenced, StoreError
-from controller.store.saver import StoreSaver
+from controller.store.saver import SWITCH_INTERVAL_S, StoreSaver
 from controller.store.sqlite import SqliteStore
 from controller.wiring import Wire
 from live.clock import boottime_ms, wall_ms
@@ -323,6 +324,7 @@ def listen(host: str, port: int, fd: int) -> socket.socket:
 
 async def run(settings: ControllerSettings, listener: socket.socket) -> None:
     """Runs a controller until SIGTERM or SIGINT."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     app = App(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
