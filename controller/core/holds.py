@@ -46,6 +46,13 @@ class Holds:
             if runs.session >= self.documents.holder(attempt):
                 self._weigh(attempt, entries.get(attempt.id), runs.answers, now_ms)
 
+    def listen_again(self, row: int) -> None:
+        """A quarantine is over: what was reported in it freed nothing, so it must be told once more.
+
+        The next answer names no processed `Runs`; the device publishes again (D3).
+        """
+        self.fleet.note_runs(row, 0, 0)
+
     def _weigh(self, attempt: Attempt, entry: RunEntry | None, answers: Revision, now_ms: int) -> None:
         if entry is None:
             removed = attempt.row.state is AttemptState.REMOVED

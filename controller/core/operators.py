@@ -74,6 +74,7 @@ class Operators:
         if was_quarantined:
             self.ledger.calm(f"quarantine:{record.device}")
             self.sessions.publish_settings(row, now_ms)
+            self.holds.listen_again(row)
 
     def _drain(self, row: int, actor: str, now_ms: int) -> None:
         self.fleet.records[row].cordoned = self.fleet.records[row].draining = True
