@@ -26,7 +26,7 @@ from controller.core.events import (
     TaskExplained,
 )
 from controller.core.records import Constraint, TaskRow, TaskSpec
-from controller.core.views import SubmittedView
+from controller.core.views import RefusalView, SubmittedView
 from protocol.core import Event
 from protocol.limits import LEASE_MS, STOP_GRACE_MS
 from protocol.resources import Resources
@@ -145,6 +145,11 @@ class World:
         """`online`, `suspect` or `offline`, as people are shown."""
         shown: Any = self.ask(lambda request: DevicesQueried(request, device))
         return str(shown.items[0].state)
+
+    def ask_refused(self, device: str) -> str:
+        """The code of the refusal when somebody asks for this device; empty if it is shown."""
+        shown = self.ask(lambda request: DevicesQueried(request, device))
+        return shown.code if isinstance(shown, RefusalView) else ""
 
     def task(self, task: str) -> TaskRow:
         """As committed."""
