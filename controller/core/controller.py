@@ -296,7 +296,7 @@ class Controller:
 
     def _on_inventory(self, row: int, message: Inventory, now_ms: int) -> None:
         fleet = self.ledger.fleet
-        if not self.sessions.accept(row, message.session, now_ms):
+        if not self.sessions.accept(row, message.session, now_ms) or message.number < fleet.inventory[row]:
             return
         fleet.note_inventory(row, message.number)
         fleet.describe(row, message)

@@ -166,6 +166,8 @@ class Fleet:
         self.records[row].session = session
         self.session[row] = session
         self.willed_ms[row] = NEVER
+        # Inventories are numbered per session: the last session's number would pass for this one's.
+        self.inventory[row] = 0
         self.room_generation += 1
 
     def note_heartbeats(self, rows: Ints, used: Ints, now_ms: int) -> None:
