@@ -33,6 +33,7 @@ REGISTRY_NAME = "guard.runs"
 LOCK_WAIT_MS = 5_000
 LEAVE_TRIES = 20
 ALREADY_RUNNING = 75
+STOPPERS = (signal.SIGTERM, signal.SIGINT)
 
 
 def take_lock() -> int | None:
@@ -69,6 +70,7 @@ def option(arguments: list[str], name: str, default: str) -> str:
 def main(arguments: list[str]) -> int:
     """Exit code: 0 after a shutdown, 75 when another guard lives."""
     data_dir = arguments[0]
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPERS)  # who is told to go sweeps all the same
     os.umask(0o077)
     os.chdir(data_dir)
     lock_fd = take_lock()
@@ -90,8 +92,9 @@ def main(arguments: list[str]) -> int:
     guard.idle_exit_ms = int(option(arguments, "--idle-exit-ms", str(IDLE_EXIT_MS)))
     signal.set_wakeup_fd(guard.wakeup_w, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPERS:
         signal.signal(number, guard.ask_to_stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPERS)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     kernel.trim_memory()
     guard.serve()

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from edge_agent import guard_frames as frames
 from edge_agent import guard_kernel as kernel
@@ -46,6 +46,7 @@ SILENT_TRIES = 3
 OPEN_S = 30.0
 LEAVE_S = 10.0
 NO_GUARD = "no guard"
+STOPPERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class GuardError(Exception):
@@ -171,7 +172,7 @@ class GuardClient:
         except TimeoutError:
             self._silences += 1
             if self._silences % SILENT_TRIES == 0:
-                self._signal_guard(signal.SIGKILL)
+                self._signal({read_identity(self._runtime.data_dir)}, signal.SIGKILL)
             raise GuardError("the guard says nothing") from None
         finally:
             if not link.welcome.done() or link.welcome.cancelled() or link.welcome.exception() is not None:
@@ -210,16 +211,21 @@ class GuardClient:
         log = self._log_path()
         if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
             log.unlink()
-        with log.open("ab") as file:
-            self._child = subprocess.Popen(
-                python,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                cwd=data_dir,
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                start_new_session=True,
-            )
+        # Born with these blocked: one that is told to go at once first sweeps what it came for.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPERS)
+        try:
+            with log.open("ab") as file:
+                self._child = subprocess.Popen(
+                    python,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    cwd=data_dir,
+                    env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                    start_new_session=True,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _log_path(self) -> Path:
         return self._runtime.data_dir / "guard.log"
@@ -238,21 +244,25 @@ class GuardClient:
     # -------------------------------------------------------------- the end
 
     async def _end_guard(self, grace_ms: int) -> None:
-        identity = read_identity(self._runtime.data_dir)
+        """Whichever it is: the one we speak with, the one in the file, or ours that isn't in it yet."""
+        guards = {read_identity(self._runtime.data_dir)} - {None}
+        if self._child is not None and self._child.poll() is None:
+            facts = kernel.process_facts(self._child.pid)
+            guards |= {(facts.pid, facts.start_ticks)} if facts else set()
         if not self._send(frames.pack(frames.SHUTDOWN, (grace_ms,))):
-            self._signal_guard(signal.SIGTERM)
+            self._signal(guards, signal.SIGTERM)
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_ms / 1000 + LEAVE_S
-        while identity is not None and kernel.is_alive(*identity):
+        while any(kernel.is_alive(*guard) for guard in guards if guard):
             if loop.time() > until:
-                kernel.send_signal(identity[0], signal.SIGKILL)
+                self._signal(guards, signal.SIGKILL)
             await asyncio.sleep(RETRY_S)
 
-    def _signal_guard(self, number: int) -> None:
-        """To the guard that its file names, if exactly that process lives."""
-        identity = read_identity(self._runtime.data_dir)
-        if identity is not None and kernel.is_alive(*identity):
-            kernel.send_signal(identity[0], number)
+    def _signal(self, guards: set[tuple[int, int] | None], number: int) -> None:
+        """To those of them that live and are still the same process."""
+        for guard in guards:
+            if guard is not None and kernel.is_alive(*guard):
+                kernel.send_signal(guard[0], number)
 
 
 def read_identity(data_dir: Path) -> tuple[int, int] | None:
@@ -279,8 +289,7 @@ class _Link(asyncio.Protocol):
         self._exits: list[RunExited] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is no subclass of it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "connection closed")
