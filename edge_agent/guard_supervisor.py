@@ -191,6 +191,7 @@ class Supervisor:
         request = self.request
         os.setsid()
         signal.set_wakeup_fd(-1)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else our own files in /proc are root's
         self._tell_pid(report_w)
         limits.join(self.groups)
         _raise_oom_score()

@@ -56,8 +56,12 @@ def alive(word: str) -> list[int]:
 class Bench:
     """A guard in a folder, and one connection to it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(
+        self, folder: Path, *options: str, python: tuple[str, ...] = (sys.executable,), file: Path = GUARD
+    ) -> None:
         self.folder = folder
+        self.python = python
+        self.file = file
         self.options = options
         self.runtime = ProcessRuntime(folder, "pi-1")
         self.guard: subprocess.Popen[bytes] | None = None
@@ -68,7 +72,7 @@ class Bench:
         self.begin()
 
     def begin(self) -> None:
-        command = [sys.executable, "-I", "-S", str(GUARD), str(self.folder), *self.options]
+        command = [*self.python, "-I", "-S", str(self.file), str(self.folder), *self.options]
         with (self.folder / "log").open("ab") as log:
             self.guard = subprocess.Popen(
                 command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log

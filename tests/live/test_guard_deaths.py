@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from edge_agent import guard_frames as frames
 from edge_agent.guard_kernel import all_processes, boottime_ms, process_facts
 
 sys.path.append(str(Path(__file__).parent))
-from guard_bench import GUARD, K_S, Bench, alive, sh, soon, token, until
+from guard_bench import GUARD, K_S, ROOT, Bench, alive, sh, soon, token, until
 
 pytestmark = pytest.mark.live
 
@@ -181,6 +183,36 @@ def test_an_idle_guard_without_an_agent_leaves(tmp_path: Path) -> None:
     bench.send(frames.FORGET, (1,), (b"t",))
     bench.sock.close()
     assert bench.guard.wait(30) == 0
+
+
+@pytest.mark.skipif(not ROOT, reason="NOT RUN: becoming nobody needs root")
+def test_a_guard_without_privileges_contains_just_the_same() -> None:
+    """In a folder that nobody may enter: pytest's own are closed to others."""
+    version = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.version_info >= (3, 11))"],
+        capture_output=True,
+        check=False,
+    )
+    if version.stdout != b"True\n" or shutil.which("setpriv") is None:
+        pytest.skip("NOT RUN: no system python for another user")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(GUARD.parent, folder / "edge_agent", ignore=shutil.ignore_patterns("__pycache__"))
+        data = folder / "data"
+        data.mkdir()
+        shutil.chown(data, 65534, 65534)
+        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3")
+        bench = Bench(data, python=nobody, file=folder / "edge_agent" / "guard.py")
+        word = token()
+        assert bench.facts is not None
+        try:
+            bench.start(*hidden(word))
+            until(lambda: len(alive(word)) == 2)
+            bench.kill_guard()
+            until(lambda: not alive(word), K_S)
+        finally:
+            bench.close()
 
 
 # ------------------------------------------------------------------ connections
