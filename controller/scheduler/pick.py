@@ -59,7 +59,11 @@ class Picker:
         if self.total[row] == _OUT:
             return
         room = self.view
-        fits = all(free[row] >= amount for free, amount in zip(room.free, self.demand.resources, strict=True))
+        # As in the filters: what is not asked for does not matter, though a device may have shrunk below it.
+        fits = all(
+            not amount or free[row] >= amount
+            for free, amount in zip(room.free, self.demand.resources, strict=True)
+        )
         if not fits or room.document_bytes_free[row] < self.demand.entry_bytes or room.slots_free[row] <= 0:
             self.total[row] = _OUT
         else:
