@@ -13,7 +13,7 @@ from sim.world import ROOM, World
 
 @pytest.fixture
 def make_world():
-    """`make_world(devices=3, seed=1, rooms=None)`: a fleet that is ready, or switched off with `begin=False`."""
+    """`make_world(devices, seed, rooms)`: a fleet that is ready, or switched off with `begin=False`."""
     worlds = []
 
     def make(devices=3, seed=1, rooms=None, begin=True):

@@ -63,7 +63,9 @@ def test_a_drain_moves_everything_stop_before_start(make_world):
     world.decide("d0", "drain")
     world.advance(400)
     assert sum(1 for t in world.tasks(job) if t.device == "d0") >= 8, "at most ten move at once"
-    world.until(lambda: all(r and r[0][0] != "d0" for r in (world.running(t.id) for t in world.tasks(job))), 60_000)
+    world.until(
+        lambda: all(r and r[0][0] != "d0" for r in (world.running(t.id) for t in world.tasks(job))), 60_000
+    )
     world.advance(20_000)
     assert not world.core.ledger.fleet.records[0].draining and world.core.ledger.fleet.records[0].cordoned
     assert all(t.attempt == 2 and t.failures == 0 for t in world.tasks(job))
@@ -79,7 +81,9 @@ def test_a_removed_device_gives_up_its_work_and_is_forgotten(world):
         topics = [p.topic for p in world.broker.retained()]
     world.advance(100)
     for job in jobs:
-        world.until(lambda job=job: world.task(f"{job}.0").attempt == 2 and world.running(f"{job}.0"), 2 * HOLD)
+        world.until(
+            lambda job=job: world.task(f"{job}.0").attempt == 2 and world.running(f"{job}.0"), 2 * HOLD
+        )
     topics = [p.topic for p in world.broker.retained()]
     assert not any("/assignments" in t and f"/{d}/" in t for t in topics for d in removed(world))
 
@@ -229,7 +233,7 @@ def test_many_silent_devices_freeze_failover_and_their_return_ends_it(make_world
 
 
 def test_an_operator_ends_the_freeze(make_world):
-    world, jobs, lost = storm_of(make_world)
+    world, _, _ = storm_of(make_world)
     world.advance(45_000)
     before = starts(world)
     world.unfreeze()
@@ -238,20 +242,20 @@ def test_an_operator_ends_the_freeze(make_world):
 
 
 def test_a_freeze_ends_by_itself_after_two_holds(make_world):
-    world, jobs, lost = storm_of(make_world)
+    world, _, _ = storm_of(make_world)
     world.until(lambda: world.core.failover.frozen, 40_000)
     before = starts(world)
     assert 2 * HOLD <= world.until(lambda: starts(world) > before, 3 * HOLD) <= 2 * HOLD + 2_000
 
 
 def test_few_silent_devices_freeze_nothing(make_world):
-    world, jobs, lost = storm_of(make_world, silent=7)
+    world, _, _ = storm_of(make_world, silent=7)
     world.advance(60_000)
     assert not world.fleet_view().frozen and starts(world) >= 80 + 14
 
 
 def test_a_cancel_is_free_by_hold_also_while_failover_is_frozen(make_world):
-    world, jobs, lost = storm_of(make_world)
+    world, jobs, _ = storm_of(make_world)
     world.until(lambda: world.core.failover.frozen, 40_000)
     world.cancel(jobs[0])
     world.until(lambda: world.done(jobs[0]), HOLD + 2_000)

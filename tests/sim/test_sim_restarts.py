@@ -137,7 +137,9 @@ def put_back(world, tables, marked):
 
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("wait_ms", [5_000, 40_000])
-def test_an_old_database_under_a_running_fleet_waits_a_hold_and_raises_the_numbers(make_world, marked, wait_ms):
+def test_an_old_database_under_a_running_fleet_waits_a_hold_and_raises_the_numbers(
+    make_world, marked, wait_ms
+):
     world = make_world(seed=wait_ms)
     job = world.submit(Wish(count=2))
     world.until(lambda: len(world.checkers.start_times) == 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from protocol.limits import hold_ms
@@ -306,7 +308,7 @@ def test_a_failing_task_is_tried_again_after_growing_pauses_and_then_fails(world
     task = world.task(f"{job}.0")
     assert (task.state, task.attempt, task.exit_code, task.failures) == (TaskState.FAILED, 4, 3, 4)
     starts = [when for when, _, _ in world.checkers.start_times]
-    pauses = [b - a - 100 for a, b in zip(starts, starts[1:], strict=False)]
+    pauses = [b - a - 100 for a, b in pairwise(starts)]
     assert [round(p / 1_000) for p in pauses] == [1, 2, 4]
 
 
