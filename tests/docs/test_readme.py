@@ -65,18 +65,19 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     environment = _environment(folder)
     words = ["up", "--agents", str(AGENTS), "--devices", str(DEVICES), "--json"]
     words += ["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
-    with (folder / "up.log").open("wb") as log:
+    with (folder / "up.log").open("wb") as log, (folder / "up.json").open("wb") as data:
         process = subprocess.Popen(
             [sys.executable, "-m", "fleetmuster", *words],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=data,
             stderr=log,
-            text=True,
         )
     try:
-        assert _ready(process), f"not ready within {READY_S} s:\n{(folder / 'up.log').read_text()}"
+        assert _ready(process, folder / "up.json"), (
+            f"not ready within {READY_S} s:\n{(folder / 'up.log').read_text()}"
+        )
         yield Fleet(folder, environment)
     finally:
         code = _stop(process)
@@ -96,19 +97,17 @@ def _environment(folder: Path) -> dict[str, str]:
     return kept | own | {"PATH": f"{commands}:{os.environ['PATH']}"}
 
 
-def _ready(process: subprocess.Popen[str]) -> bool:
+def _ready(process: subprocess.Popen[bytes], data: Path) -> bool:
     """Whether its one line came in time."""
-    os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
-    until, text = time.monotonic() + READY_S, ""
+    until = time.monotonic() + READY_S
     while time.monotonic() < until and process.poll() is None:
-        text += process.stdout.read() or ""  # type: ignore[union-attr]
-        if text.endswith("\n"):
+        if (text := data.read_text()).endswith("\n"):
             return set(json.loads(text)) >= {"http", "mqtt", "token", "data"}
         time.sleep(0.05)
     return False
 
 
-def _stop(process: subprocess.Popen[str]) -> int:
+def _stop(process: subprocess.Popen[bytes]) -> int:
     process.send_signal(signal.SIGTERM)
     try:
         return process.wait(STOP_S)
@@ -145,7 +144,7 @@ def try_first_steps(fleet: Fleet, block: str) -> None:
 
 def try_taking_a_device_away(fleet: Fleet, block: str) -> None:
     output = fleet.run(block)
-    before, after = output.split("\nID ", 2)[1:]
+    before, after = re.split(r"^ID ", output, flags=re.M)[1:]
     assert "agent-1" in before, output
     assert "agent-1" not in after and after.count("running") == 3, output
 
@@ -164,7 +163,6 @@ def try_adding_a_device(fleet: Fleet, block: str) -> None:
 def try_a_board(fleet: Fleet, block: str) -> None:
     """The clone can be installed, and the agent joins the fleet with the file it was given."""
     install, run = block.splitlines()
-    _install(fleet, install)
     fleet.run("fm device add pi-7 -o agent.toml")
     agent = subprocess.Popen(["sh", "-c", f"exec {run}"], cwd=fleet.folder, env=fleet.environment)
     try:
@@ -180,6 +178,7 @@ def try_a_board(fleet: Fleet, block: str) -> None:
             agent.wait(10)
         (fleet.folder / "agent.toml").unlink(missing_ok=True)
         fleet.run("fm device remove pi-7 --yes")
+    _install(fleet, install)
 
 
 def _install(fleet: Fleet, line: str) -> None:
