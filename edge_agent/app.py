@@ -265,7 +265,10 @@ def _prepare(data_dir: Path) -> int:
     except OSError as error:
         raise JournalError(f"cannot use the data directory {data_dir}: {error.strerror}") from None
     lock = lock_directory(data_dir)
-    (data_dir / PID_FILE).write_text(f"{os.getpid()}\n")
+    try:
+        (data_dir / PID_FILE).write_text(f"{os.getpid()}\n")
+    except OSError as error:  # a full disk: people miss the file, the agent does not
+        log("warning", "cannot write the pid file", error=error.strerror)
     return lock
 
 

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
         if name == "config":
             command.add_argument("action", choices=("check", "show"))
-        command.add_argument("--config", metavar="FILE", help="a TOML file; conf.d/*.toml beside it is read too")
+        command.add_argument("--config", metavar="FILE", help="a TOML file; so is conf.d/*.toml beside it")
         command.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[])
     about = "run many virtual devices, each with a connection of its own"
     virtual = commands.add_parser("virtual", help=about, description=about)

@@ -16,7 +16,16 @@ from collections.abc import Callable
 from live.link import Link, LinkFactory, LinkHandlers, LinkOptions, WillMessage
 from protocol import topics
 from protocol.codec import decode, encode
-from protocol.core import Connect, Disconnect, Event, GarbageArrived, LinkDown, LinkUp, MessageArrived, Publish
+from protocol.core import (
+    Connect,
+    Disconnect,
+    Event,
+    GarbageArrived,
+    LinkDown,
+    LinkUp,
+    MessageArrived,
+    Publish,
+)
 from protocol.errors import GarbageReason, RemoteGarbage
 
 OptionsFor = Callable[[WillMessage | None], LinkOptions]
@@ -26,7 +35,12 @@ class Uplink:
     """All connections of one device, one at a time. `post` takes every event it makes."""
 
     def __init__(
-        self, fleet: str, device: str, factory: LinkFactory, options: OptionsFor, post: Callable[[Event], None]
+        self,
+        fleet: str,
+        device: str,
+        factory: LinkFactory,
+        options: OptionsFor,
+        post: Callable[[Event], None],
     ) -> None:
         self.fleet = fleet
         self.device = device
