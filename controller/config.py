@@ -36,7 +36,7 @@ class HttpSection:
 
 
 @dataclass(frozen=True, slots=True)
-class MqttSection:
+class BrokerSection:
     """The broker."""
 
     host: str = setting("127.0.0.1", "where the broker listens")
@@ -55,4 +55,4 @@ class ControllerSettings:
 
     controller: ControllerSection = section(ControllerSection)
     http: HttpSection = section(HttpSection)
-    mqtt: MqttSection = section(MqttSection)
+    mqtt: BrokerSection = section(BrokerSection)

@@ -97,7 +97,8 @@ def job_shape(job: JobRow, counts: Counts) -> JobShape:
     )
 
 
-def task_shape(task: TaskRow) -> TaskShape:
+def task_shape(task: TaskRow, waits: str = "") -> TaskShape:
+    """`waits`: why a pending task waits, if somebody asked."""
     return TaskShape(
         id=task.id,
         job=task.job,
@@ -106,7 +107,7 @@ def task_shape(task: TaskRow) -> TaskShape:
         device=task.device,
         attempt=task.attempt,
         exit_code=task.exit_code,
-        reason=task.reason,
+        reason=waits or task.reason,
         created=moment(task.created_at),
         changed=moment(task.changed_at),
     )

@@ -19,6 +19,7 @@ from controller.core.events import (
     JobCancelled,
     JobSubmitted,
     TaskExplained,
+    WaitsQueried,
 )
 from controller.core.records import AttemptRow, AuditRow, TaskRow
 from controller.store.base import Counts, JobSummary, OutputPiece, TokenRow
@@ -35,6 +36,7 @@ Question = (
     | DevicesQueried
     | FleetQueried
     | TaskExplained
+    | WaitsQueried
 )
 """Events that a `Reply` with the same `request` answers."""
 

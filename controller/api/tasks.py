@@ -17,11 +17,12 @@ from controller.api.answers import attempt_shape, explain_shape, story_shape, ta
 from controller.api.asking import view_of
 from controller.api.frame import Caller, caller_of
 from controller.api.paging import CURSOR_CHARS_MAX, LIMIT, LIMIT_MAX, cursor_of, position_of
+from controller.api.port import CorePort
 from controller.api.problems import HttpProblem
 from controller.api.shapes import ExplainShape, TaskDetailShape, TaskPage
-from controller.core.events import TaskExplained
+from controller.core.events import TaskExplained, WaitsQueried
 from controller.core.records import TaskRow
-from controller.core.views import ExplainView
+from controller.core.views import ExplainView, WaitsView
 from controller.store.base import OUTPUT_PIECE_BYTES_MAX
 from protocol.limits import INT_MAX
 from protocol.tasks import FINAL_TASK, TaskState
@@ -64,7 +65,9 @@ async def list_tasks(request: Request, query: Annotated[TaskFilter, Query()]) ->
     page = rows[: query.limit]
     # At the store's own maximum one row more can't be asked for: a full page then has a next one.
     more = len(rows) > len(page) or len(page) == LIMIT_MAX
-    return TaskPage(items=[task_shape(row) for row in page], next=cursor_of(page[-1].id) if more else None)
+    reasons = await _reasons(port, page)
+    items = [task_shape(row, reasons.get(row.id, "")) for row in page]
+    return TaskPage(items=items, next=cursor_of(page[-1].id) if more else None)
 
 
 @router.get("/tasks/{task}")
@@ -74,11 +77,12 @@ async def show_task(request: Request, task: str) -> TaskDetailShape:
     port = caller.port
     row = await _task(caller, task)
     attempts = await port.read(port.store.attempts, task)
-    story = await port.read(port.store.story, task)
+    story = await port.read(port.store.story, row.job) + await port.read(port.store.story, task)
+    reasons = await _reasons(port, [row])
     return TaskDetailShape(
-        **task_shape(row),
+        **task_shape(row, reasons.get(row.id, "")),
         attempts=[attempt_shape(attempt) for attempt in attempts],
-        story=[story_shape(line) for line in story],
+        story=[story_shape(line) for line in sorted(story, key=lambda line: line.at)],
     )
 
 
@@ -132,6 +136,15 @@ async def explain_task(request: Request, task: str) -> ExplainShape:
         # It ended between the two questions.
         return explain_shape(_ended(await _task(caller, task)))
     return explain_shape(view)
+
+
+async def _reasons(port: CorePort, rows: list[TaskRow]) -> dict[str, str]:
+    """Why the pending ones among these wait, as of now; the store only knows how they came to."""
+    pending = tuple(row.id for row in rows if row.state is TaskState.PENDING)
+    if not pending:
+        return {}
+    view = await view_of(port, WaitsQueried(port.next_request(), pending), WaitsView)
+    return view.reasons
 
 
 async def _task(caller: Caller, task: str) -> TaskRow:

@@ -28,6 +28,7 @@ from controller.core.events import (
     JobSubmitted,
     LeaderRenewed,
     TaskExplained,
+    WaitsQueried,
     WallClockRead,
 )
 from controller.core.failover import Failover
@@ -59,6 +60,7 @@ from protocol.core import (
     SaveFailed,
     TimerElapsed,
 )
+from protocol.errors import GarbageReason
 from protocol.limits import CLOCK_RATE_PPM, LEADER_MS, LEASE_MS, hold_ms
 from protocol.messages import (
     Answer,
@@ -215,7 +217,7 @@ class Controller:
             TimerElapsed: self._on_timer,
             HeartbeatBatch: self._on_heartbeats,
             MessageArrived: self._on_message,
-            GarbageArrived: lambda e, now: ledger.count_garbage(e.reason),
+            GarbageArrived: self._on_garbage,
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
             CanaryReturned: self._on_canary,
@@ -232,6 +234,7 @@ class Controller:
             ),
             FleetQueried: lambda e, now: ledger.emit(Reply(e.request, self.pictures.fleet_view(now))),
             TaskExplained: self._on_explain,
+            WaitsQueried: lambda e, now: ledger.emit(Reply(e.request, self.placement.waits(e.tasks, now))),
         }
 
     def _on_request(self, method: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
@@ -279,6 +282,12 @@ class Controller:
             self.commands.on_answer(row, message)
         else:
             self.ledger.count_garbage("wrong_channel")
+
+    def _on_garbage(self, event: GarbageArrived, now_ms: int) -> None:
+        row = self.ledger.fleet.index.get(event.device)
+        if event.reason == GarbageReason.EMPTY and row is not None and self.ledger.fleet.removed[row]:
+            return  # our own deletion of its retained messages
+        self.ledger.count_garbage(event.reason)
 
     def _on_status(self, row: int, message: Status, now_ms: int) -> None:
         if not self.sessions.accept(row, message.session, now_ms):

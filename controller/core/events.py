@@ -125,6 +125,14 @@ class FleetQueried(Event):
 
 
 @dataclass(slots=True)
+class WaitsQueried(Event):
+    """Why these pending tasks wait, one sentence each."""
+
+    request: int
+    tasks: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class TaskExplained(Event):
     """Why a task is where it is, or nowhere."""
 

@@ -12,7 +12,7 @@ from controller.core.fleet import ONLINE, Flags
 from controller.core.ledger import Job, Ledger, Task
 from controller.core.records import Constraint, DeviceRow
 from controller.core.tasks import Tasks
-from controller.core.views import ExplainView, FilterView, ScoreView
+from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
 from controller.scheduler.explain import explain
 from controller.scheduler.pick import NO_DEVICE, Picker, reserve
 from controller.scheduler.view import Demand, View
@@ -149,6 +149,22 @@ class Placement:
             [FilterView(name, gone) for name, gone in found.removed],
             [ScoreView(self.fleet.names[r], total, parts) for r, total, parts in found.candidates],
         )  # fmt: skip
+
+    def waits(self, tasks: tuple[str, ...], now_ms: int) -> WaitsView:
+        """Why each of these tasks is pending; equal demands are looked at once."""
+        view, known, reasons = self.view(), dict[str, str](), dict[str, str]()
+        for task_id in tasks:
+            task = self.ledger.tasks.get(task_id)
+            if task is None or task.row.state is not TaskState.PENDING:
+                continue
+            reason = self._waits(task, now_ms)
+            if not reason:
+                job = task.job
+                if job.signature not in known:
+                    known[job.signature] = explain(view, self.demand(job), self.policy).summary
+                reason = known[job.signature]
+            reasons[task_id] = reason
+        return WaitsView(reasons)
 
     def _waits(self, task: Task, now_ms: int) -> str:
         if (due_ms := self.ledger.deadlines.due_of("ready", task.row.id)) is not None:

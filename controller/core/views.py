@@ -100,6 +100,13 @@ class FleetView:
 
 
 @dataclass(slots=True)
+class WaitsView:
+    """Why tasks wait; those that no longer do are left out."""
+
+    reasons: dict[str, str]
+
+
+@dataclass(slots=True)
 class ScoreView:
     """One candidate: the total and its parts, each 0…1."""
 

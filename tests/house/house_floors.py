@@ -41,6 +41,7 @@ FLOORS = {
     "edge_agent.app": ASSEMBLY,
     "edge_agent.uplink": ASSEMBLY,
     "edge_agent.virtual": ASSEMBLY,
+    "edge_agent.virtual_config": ASSEMBLY,
     "edge_agent.runtimes.__init__": CORE,
     "edge_agent.runtimes.host": CORE,
     "edge_agent.cli": ASSEMBLY,

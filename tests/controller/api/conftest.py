@@ -182,6 +182,7 @@ _ANSWERS: dict[type, Callable[[CardboardPort, object], object]] = {
     ev.DevicePinged: lambda port, q: vw.PingView(q.device, q.sent_us, ""),
     ev.FleetUnfrozen: lambda port, q: vw.DoneView("fleet"),
     ev.FleetQueried: lambda port, q: fleet_view(),
+    ev.WaitsQueried: lambda port, q: vw.WaitsView({t: "no device is known yet" for t in q.tasks}),
     ev.TaskExplained: lambda port, q: vw.ExplainView(
         q.task, "pending", "", "needs 8,000 MiB", [vw.FilterView("online", 1)], [vw.ScoreView("a", 0.5)]
     ),
