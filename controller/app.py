@@ -116,7 +116,7 @@ class App:
         snapshot = await self.saver.load()
         now_ms = boottime_ms()
         waits = (found.stale or found.marked) and bool(snapshot.devices)
-        beginning = Beginning(asked_ms, waits, bool(above), wall_ms() - now_ms)
+        beginning = Beginning(asked_ms, waits, bool(above) or found.marked, wall_ms() - now_ms)
         log(
             "info",
             "leading",

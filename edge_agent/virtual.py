@@ -246,7 +246,7 @@ class VirtualDevice:
             host=config.host,
             port=config.port,
             client_id=device.id,
-            username=device.id if device.password else None,
+            username=device.username if device.password else None,
             password=device.password or None,
             keepalive_s=config.keepalive_s,
             will=will,

@@ -29,6 +29,7 @@ class VirtualDeviceConfig:
     """One virtual device."""
 
     id: str
+    username: str
     password: str
     profile: str
     labels: dict[str, str]
@@ -122,13 +123,15 @@ class _Reader:
         return devices
 
     def device(self, value: object, where: str) -> VirtualDeviceConfig:
-        table = self.table(value, where, ("id", "password", "profile", "labels", "capacity"))
+        table = self.table(value, where, ("id", "username", "password", "profile", "labels", "capacity"))
         profile = self.text(table, f"{where}.profile", "generic-linux")
         labels = table.get("labels", {})
         if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
             raise self.wrong(f"{where}.labels", "must be a table of text")
+        device = self.id(table, f"{where}.id", "")
         return VirtualDeviceConfig(
-            id=self.id(table, f"{where}.id", ""),
+            id=device,
+            username=self.text(table, f"{where}.username", device),
             password=self.text(table, f"{where}.password", ""),
             profile=profile,
             labels={str(key): str(text) for key, text in labels.items()},

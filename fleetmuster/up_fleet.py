@@ -218,9 +218,8 @@ class UpFleet:
             devices.append(row | {"labels": {"kind": "virtual"}})
         return json.dumps(
             {
-                "fleet": FLEET,
+                "fleet": {"name": FLEET, "data_dir": str(self.data.root / "virtual")},
                 "mqtt": {"host": _reachable(self.broker.host), "port": self.broker.port},
-                "data_dir": str(self.data.root / "virtual"),
                 "devices": devices,
             }
         )
