@@ -17,8 +17,10 @@ from sim.network import Weather
 from sim.world import Wish, World
 
 MEAN_MS = 4_000
-FAMILIES = "weather cut agent device guard freeze controller storage broker journal people".split()
+FAMILIES = "weather cut agent device guard freeze controller storage broker journal slow people".split()
 FAMILIES_MIN = 3
+PEOPLE_SHARE = 0.25
+"""Cancels, cordons and drains are where a stop and a start meet: they come on every day."""
 
 
 class BadDay:
@@ -40,6 +42,7 @@ class BadDay:
             "storage": self._storage,
             "broker": self._broker,
             "journal": self._journal,
+            "slow": self._slow,
             "people": self._people,
         }
         world.clock.trace("faults", " ".join(self.families))
@@ -59,6 +62,7 @@ class BadDay:
         for device in world.devices.values():
             world.network.heal(device.name)
             device.journal_fails = False
+            device.guard.slow_ms = 0
             self._raise(device)
             if world.controller.core is not None and device.name in world.core.ledger.fleet.index:
                 world.request_decision(device.name, "uncordon")
@@ -68,7 +72,7 @@ class BadDay:
     def _next(self) -> None:
         if self.over:
             return
-        name = self.rng.choice(self.families)
+        name = "people" if self.rng.random() < PEOPLE_SHARE else self.rng.choice(self.families)
         device = self.rng.choice(list(self.world.devices.values()))
         self.world.clock.trace("faults", f"{name} {device.name}")
         self._moves[name](device)
@@ -108,7 +112,7 @@ class BadDay:
             world.request_cancel(self.rng.choice(jobs))
         elif device.name in world.core.ledger.fleet.index:
             world.request_decision(device.name, self.rng.choice(("cordon", "drain")))
-            self._soon(self.rng.randint(5_000, 60_000), lambda: self._uncordon(device))
+            self._soon(self.rng.randint(1_000, 30_000), lambda: self._uncordon(device))
 
     def _uncordon(self, device: SimulatedDevice) -> None:
         if self.world.controller.core is not None and device.name in self.world.core.ledger.fleet.index:
@@ -176,6 +180,15 @@ class BadDay:
             self.world.broker.snapshot()
         survival = self.rng.choice((Survival.LOST, Survival.LOST, Survival.ROLLED_BACK, Survival.KEPT))
         self.world.restart_broker(self.rng.choice((0, 1_000, 5_000)), survival)
+
+    def _slow(self, device: SimulatedDevice) -> None:
+        """Starts take as long as a lease: unpacking, a worn card."""
+        device.guard.slow_ms = self.rng.choice((500, 5_000, 27_000, 40_000))
+
+        def mend() -> None:
+            device.guard.slow_ms = 0
+
+        self._soon(self.rng.randint(5_000, 60_000), mend)
 
     def _journal(self, device: SimulatedDevice) -> None:
         device.journal_fails = True

@@ -46,11 +46,12 @@ class DeviceClock(Protocol):
 
 
 @dataclass(slots=True)
-class LiveRun:
-    """A run that lives. `deadline_ms` 0: none."""
+class GuardedRun:
+    """A run from its order to its end; `alive` from its start. `deadline_ms` 0: none."""
 
     attempt: AssignedAttempt
     deadline_ms: int
+    alive: bool = False
     dying: bool = False
 
 
@@ -63,11 +64,9 @@ class VirtualGuard:
         self.own = own
         self.watcher = watcher
         self.rng = clock.stream(f"guard {device}")
-        self.runs: dict[str, LiveRun] = {}
+        self.runs: dict[str, GuardedRun] = {}
         self.exits: dict[AttemptId, RunExit] = {}
         self.outputs: dict[AttemptId, bytes] = {}
-        self.life = 0
-        """Which guard this is; an order to its predecessor died with that."""
         self.up = True
         """A dead guard takes no orders; its successor answers when it stands."""
         self.slow_ms = 0
@@ -78,27 +77,29 @@ class VirtualGuard:
     # ------------------------------------------------------------- orders
 
     def start(self, attempt: AssignedAttempt, deadline_ms: int) -> None:
-        """Takes the order; the process begins a little later, or is refused then."""
+        """Takes the order or refuses it; what was taken is held, listed and killable from now on."""
         if not self.up:
             return
-        delay_ms = self.rng.randint(*START_MS) + self.slow_ms
-        run, life = LiveRun(attempt, deadline_ms), self.life
-        self.clock.after(delay_ms, lambda: self._begin(run, life))
+        if attempt.task in self.runs:
+            self.tell(RunRefused(attempt.task, attempt.attempt, "another run of this task lives"))
+            return
+        run = self.runs[attempt.task] = GuardedRun(attempt, deadline_ms)
+        self.clock.after(self.rng.randint(*START_MS) + self.slow_ms, lambda: self._begin(run))
 
-    def _begin(self, run: LiveRun, life: int) -> None:
+    def _begin(self, run: GuardedRun) -> None:
+        """Everything is unpacked: now it starts, unless the deadline has come meanwhile."""
         attempt = run.attempt
-        if life != self.life:
+        if self.runs.get(attempt.task) is not run or run.dying:
             return
         if run.deadline_ms and self.own.local_ms() >= run.deadline_ms:
+            self._bury(run)
             self.tell(RunRefused(attempt.task, attempt.attempt, "past its deadline"))
-        elif attempt.task in self.runs:
-            self.tell(RunRefused(attempt.task, attempt.attempt, "another run of this task lives"))
         else:
             self._live(run)
 
-    def _live(self, run: LiveRun) -> None:
+    def _live(self, run: GuardedRun) -> None:
         attempt = run.attempt
-        self.runs[attempt.task] = run
+        run.alive = True
         self.outputs[AttemptId(attempt.task, attempt.attempt)] = (
             f"{attempt.task} {attempt.attempt}\n".encode()
         )
@@ -136,11 +137,11 @@ class VirtualGuard:
 
     # ------------------------------------------------------------- ends
 
-    def _watch(self, run: LiveRun) -> None:
+    def _watch(self, run: GuardedRun) -> None:
         if run.deadline_ms:
             self.clock.at(self.own.world_ms(run.deadline_ms), lambda: self._look(run))
 
-    def _look(self, run: LiveRun) -> None:
+    def _look(self, run: GuardedRun) -> None:
         if self.runs.get(run.attempt.task) is not run or run.dying:
             return
         if self.own.local_ms() >= run.deadline_ms:
@@ -148,13 +149,13 @@ class VirtualGuard:
         else:
             self._watch(run)
 
-    def _kill(self, run: LiveRun, reason: str) -> None:
+    def _kill(self, run: GuardedRun, reason: str) -> None:
         if self.runs.get(run.attempt.task) is run and not run.dying:
             run.dying = True
             grace_ms = min(run.attempt.stop_grace_ms, KILL_MS)
             self.clock.after(self.rng.randint(0, grace_ms), lambda: self._end(run, -1, reason))
 
-    def _end(self, run: LiveRun, exit_code: int, reason: str) -> None:
+    def _end(self, run: GuardedRun, exit_code: int, reason: str) -> None:
         """Nothing of it lives any more. An exit of its own may come before the kill is done."""
         if self.runs.get(run.attempt.task) is not run:
             return
@@ -163,14 +164,14 @@ class VirtualGuard:
         self.exits[key] = RunExit(*key, exit_code, 0 if exit_code >= 0 else 9, reason)
         self.tell(RunExited(self.exits[key]))
 
-    def _bury(self, run: LiveRun) -> None:
+    def _bury(self, run: GuardedRun) -> None:
         del self.runs[run.attempt.task]
-        self.clock.trace(self.device, f"END {run.attempt.task} {run.attempt.attempt}")
-        self.watcher.run_ended(self.device, run.attempt)
+        if run.alive:
+            self.clock.trace(self.device, f"END {run.attempt.task} {run.attempt.attempt}")
+            self.watcher.run_ended(self.device, run.attempt)
 
     def die(self) -> None:
         """The guard's end is the end of its runs, and of what it remembers."""
         for run in list(self.runs.values()):
             self._bury(run)
         self.exits.clear()
-        self.life += 1
