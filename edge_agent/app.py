@@ -138,6 +138,8 @@ class Device:
             on_inbox_drained=self.uplink.resume,
         )
         self._swept = False
+        self._removals: list[tuple[str, int]] = []
+        self._removing: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------ effects
 
@@ -179,8 +181,16 @@ class Device:
         self.driver.post(OutputRead(*question, effect.offset, data, max(size, effect.offset + len(data))))
 
     def _remove(self, runs: list[tuple[str, int]]) -> None:
-        """Run directories are trees of unknown size: a thread that exists only when needed."""
-        asyncio.get_running_loop().run_in_executor(None, self._remove_all, runs)
+        """Run directories are trees of unknown size: one thread at a time takes them away."""
+        self._removals += runs
+        if self._removing is None and self._removals:
+            todo, self._removals = self._removals, []
+            self._removing = asyncio.get_running_loop().run_in_executor(None, self._remove_all, todo)
+            self._removing.add_done_callback(self._removed)
+
+    def _removed(self, done: asyncio.Future[None]) -> None:
+        self._removing = None
+        self._remove([])
 
     def _remove_all(self, runs: list[tuple[str, int]]) -> None:
         for task, attempt in runs:
