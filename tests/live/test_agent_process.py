@@ -300,3 +300,46 @@ def test_an_unusable_data_directory_is_one_line(tmp_path):
     command = [sys.executable, "-m", "edge_agent", "run", "--config", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a small filesystem")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_neither_the_agent_nor_its_restart(small_disk, broker, controller):
+    agent = AgentProcess(small_disk, broker)
+    agent.log = small_disk.parent / "agent.log"
+    agent.start()
+    try:
+        wait_for(lambda: controller.reports, "a guard that has told")
+        try:
+            with (small_disk / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4_096)):
+                    pass
+        except OSError:
+            pass
+        controller.desire(task())
+        ends = (RunState.ENDED, RunState.STOPPED)
+        wait_for(
+            lambda: controller.state() in ends,
+            f"an end {controller.state()} {controller.reports[-3:]} {agent.log.read_text()}",
+        )
+        session = controller.beats[-1].session
+        agent.end(signal.SIGKILL)
+        agent.start()
+        wait_for(lambda: controller.beats[-1].session > session, "a heartbeat of the next process")
+        wait_for(lambda: controller.reports[-1].session > session, "its report")
+        assert controller.state() in ends, "the tombstone was saved although the disk is full"
+        assert agent.end(signal.SIGTERM) == 0
+    finally:
+        agent.end(signal.SIGKILL)
+        pid = agent.guard_pid()
+        if pid and alive(pid):
+            os.kill(pid, signal.SIGKILL)
