@@ -13,16 +13,18 @@ from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState, DocumentRow
 from protocol import limits
 from protocol.messages import AssignedAttempt, Assignments, Revision
+from protocol.pace import Pace
 
-ADD_SPACING_MS = 100
-"""Between two additions to one document: under load several tasks share a revision."""
+ADDS_AT_ONCE = 4
+ADD_MS = 200
+"""A few lone tasks are told at once; under load several share a revision of their device."""
 ACKNOWLEDGE_MS = 1_000
 """How long an acknowledgement waits for an addition to travel with."""
 CHURN_MS = limits.LEASE_MS // 3
 REPUBLISH_MS = 1_000
-REVISIONS_PER_S = 500
-"""All devices together; beyond it additions gather. A burst of twice as many is free."""
-TOKEN_MS = 1000 // REVISIONS_PER_S
+REVISIONS_AT_ONCE = 1_000
+REVISION_MS = 2
+"""All devices together: a burst, then 500 a second; beyond it additions gather."""
 
 
 class Documents:
@@ -35,8 +37,8 @@ class Documents:
         self.adds: dict[int, int] = {}
         """Row -> since when additions wait."""
         self.acknowledgements: dict[int, int] = {}
-        self.tokens = 2.0 * REVISIONS_PER_S
-        self.tokens_ms = 0
+        self.pace = Pace(REVISIONS_AT_ONCE, REVISION_MS)
+        self.paces: dict[int, Pace] = {}
         self.look_ms: int | None = None
         """When something that gathers may be due; exact after each flush."""
 
@@ -112,9 +114,10 @@ class Documents:
         self.ledger.count("revisions")
 
     def _set(self, row: int, revision: Revision) -> None:
-        self.fleet.note_document(row, revision)
+        content = self._content(row)
+        self.fleet.note_document(row, revision, min((a.lease_ms for a in content), default=0))
         self.ledger.save(DocumentRow(self.fleet.names[row], *revision))
-        self.current[row] = Assignments(revision, self._content(row))
+        self.current[row] = Assignments(revision, content)
 
     def _content(self, row: int) -> tuple[AssignedAttempt, ...]:
         listed = (AttemptState.ASSIGNED, AttemptState.RUNNING)
@@ -151,12 +154,12 @@ class Documents:
 
     def flush(self, now_ms: int) -> None:
         """Publishes every change whose waiting is over."""
-        self._refill(now_ms)
         for row in self._due_rows(now_ms):
-            if self.tokens < 1:
-                self.look_ms = now_ms + TOKEN_MS
+            if not self.pace.admits(now_ms):
+                self.look_ms = self.pace.due_ms()
                 return
-            self.tokens -= 1
+            self.pace.take(now_ms)
+            self._pace_of(row).take(now_ms)
             self.revise(row, now_ms)
         due = [self._add_due_ms(r) for r in self.adds]
         due += [self._acknowledge_due_ms(r) for r in self.acknowledgements]
@@ -169,10 +172,10 @@ class Documents:
         due.update(dict.fromkeys(r for r in self.acknowledgements if self._acknowledge_due_ms(r) <= now_ms))
         return list(due)
 
-    def _refill(self, now_ms: int) -> None:
-        passed = now_ms - self.tokens_ms
-        self.tokens = min(2.0 * REVISIONS_PER_S, self.tokens + passed * REVISIONS_PER_S / 1000)
-        self.tokens_ms = now_ms
+    def _pace_of(self, row: int) -> Pace:
+        if row not in self.paces:
+            self.paces[row] = Pace(ADDS_AT_ONCE, ADD_MS)
+        return self.paces[row]
 
     def _settled_ms(self, row: int) -> int:
         """From when on another revision harms no lease."""
@@ -181,8 +184,7 @@ class Documents:
         return int(self.fleet.published_ms[row]) + CHURN_MS
 
     def _add_due_ms(self, row: int) -> int:
-        spaced = int(self.fleet.published_ms[row]) + ADD_SPACING_MS
-        return max(self.adds[row], spaced, self._settled_ms(row))
+        return max(self.adds[row], self._pace_of(row).due_ms(), self._settled_ms(row))
 
     def _acknowledge_due_ms(self, row: int) -> int:
         return max(self.acknowledgements[row] + ACKNOWLEDGE_MS, self._settled_ms(row))

@@ -32,7 +32,7 @@ _INTS = (
     "heard_ms", "willed_ms", "heartbeat_ms", "flapped_ms", "flaps", "state_since_ms",
     "doc_epoch", "doc_number", "granted_number", "granted_ms", "published_ms", "floor_ms",
     "runs_number", "inventory", "settings_epoch", "settings_number", "settings_sent_ms",
-    "doc_bytes", "held", "site", "stored", "lost_ms",
+    "doc_bytes", "held", "site", "stored", "lost_ms", "shortest_ms",
 )  # fmt: skip
 _SESSIONS = ("session", "runs_session", "granted_session", "outbox")
 _FLAGS = ("cordoned", "draining", "quarantined", "removed", "weak", "known")
@@ -72,6 +72,7 @@ class Fleet:
     site: Ints
     stored: Ints
     lost_ms: Ints
+    shortest_ms: Ints
     outbox: Sessions
     session: Sessions
     runs_session: Sessions
@@ -211,8 +212,20 @@ class Fleet:
     def document(self, row: int) -> Revision:
         return Revision(int(self.doc_epoch[row]), int(self.doc_number[row]))
 
-    def note_document(self, row: int, revision: Revision) -> None:
+    def note_document(self, row: int, revision: Revision, shortest_ms: int) -> None:
+        """A new revision; `shortest_ms` of the leases in it, 0 when it lists nothing."""
         self.doc_epoch[row], self.doc_number[row] = revision
+        self.shortest_ms[row] = shortest_ms
+
+    def periods_ms(self) -> Ints:
+        """How often each device beats: as it said, or for the shortest lease that it was granted."""
+        n = self.count
+        own, shortest = self.heartbeat_ms[:n], self.shortest_ms[:n]
+        granted = (self.granted_number[:n] == self.doc_number[:n]) & (
+            self.granted_session[:n] == self.session[:n]
+        )
+        third = np.maximum(shortest // 3, limits.HEARTBEAT_MS_MIN)
+        return np.where(granted & (shortest > 0), np.minimum(own, third), own)
 
     def note_published(self, row: int, now_ms: int) -> None:
         self.published_ms[row] = now_ms

@@ -18,6 +18,8 @@ from controller.core.ledger import Ledger
 from protocol.limits import OFFLINE_HEARTBEATS, SUSPECT_HEARTBEATS, WILL_GRACE_MS
 
 SWEEP_MS_MIN = 50
+SWEEP_MS_MAX = 1_000
+"""A grant of a short lease makes a device beat faster; the plan of before does not know it."""
 FLAP_DOUBLINGS_MAX = 6
 WILL_DOUBTED_MS = 1_000
 """A heartbeat of the same session this long after its will: the will was wrong."""
@@ -63,7 +65,7 @@ class Liveness:
         if not self.watching or now_ms < self.due_ms:
             return
         f, n = self.fleet, self.fleet.count
-        silent, period = now_ms - f.heard_ms[:n], f.heartbeat_ms[:n]
+        silent, period = now_ms - f.heard_ms[:n], f.periods_ms()
         willed = f.willed_ms[:n] > NEVER
         grace = WILL_GRACE_MS << np.minimum(f.flaps[:n], FLAP_DOUBLINGS_MAX)
         offline = (silent > period * OFFLINE_HEARTBEATS) | (willed & (now_ms - f.willed_ms[:n] >= grace))
@@ -90,7 +92,7 @@ class Liveness:
         if not alive.any():
             self.due_ms = now_ms + 1_000
             return
-        heard, period = f.heard_ms[:n][alive], f.heartbeat_ms[:n][alive]
+        heard, period = f.heard_ms[:n][alive], f.periods_ms()[alive]
         online = f.state[:n][alive] == ONLINE
         patience = period * np.where(online, SUSPECT_HEARTBEATS, OFFLINE_HEARTBEATS)
         due = int((heard + patience).min()) + 1
@@ -98,4 +100,4 @@ class Liveness:
         if (waiting := alive & willed).any():
             grace = WILL_GRACE_MS << np.minimum(f.flaps[:n][waiting], FLAP_DOUBLINGS_MAX)
             due = min(due, int((f.willed_ms[:n][waiting] + grace).min()))
-        self.due_ms = max(due, now_ms + SWEEP_MS_MIN)
+        self.due_ms = min(max(due, now_ms + SWEEP_MS_MIN), now_ms + SWEEP_MS_MAX)
