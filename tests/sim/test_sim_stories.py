@@ -102,20 +102,24 @@ def test_a_ping_to_a_dead_device_is_answered_all_the_same(world):
 
 
 @pytest.mark.parametrize("death", ["kill", "power_off"])
-@pytest.mark.parametrize("wait_ms", [0, 4_321, 9_900])
-def test_at_most_one_moves_between_hold_and_five_seconds_more(make_world, death, wait_ms):
+@pytest.mark.parametrize(
+    ("wait_ms", "lease_ms"),
+    [(0, 30_000), (4_321, 30_000), (9_900, 30_000), (0, 6_000), (7_777, 12_000), (3, 60_000)],
+)
+def test_at_most_one_moves_between_hold_and_five_seconds_more(make_world, death, wait_ms, lease_ms):
+    """With a short lease too: the device beats faster then, and is missed sooner."""
     world = make_world(seed=wait_ms + 3)
-    task = f"{world.submit()}.0"
+    hold = hold_ms(lease_ms)
+    task = f"{world.submit(Wish(lease_ms=lease_ms))}.0"
     world.until(lives(world, task))
     world.advance(60_000 + wait_ms)
     [(device, _)] = world.running(task)
     getattr(world.devices[device], death)()
     world.advance(50)
     granted_ms = last_grant_ms(world, device)
-    world.until(lives(world, task), what="a successor")
-    [(other, attempt)] = world.running(task)
-    assert other != device and attempt == 2
-    assert granted_ms + HOLD <= world.now_ms <= granted_ms + HOLD + 5_000
+    world.until(lambda: world.running(task) and world.running(task)[0][1] == 2, 70_000, "a successor")
+    assert world.running(task)[0][0] != device
+    assert granted_ms + hold <= world.now_ms <= granted_ms + hold + 5_000
 
 
 def test_at_least_one_moves_within_a_second_of_the_will(world):
@@ -202,7 +206,7 @@ def test_a_start_that_comes_too_late_is_refused_by_the_guard(world):
     for device in world.devices.values():
         device.guard.slow_ms = 29_000
     task = f"{world.submit(Wish())}.0"
-    world.advance(20_000)
+    world.advance(1_000)
     for device in world.devices.values():
         world.network.cut(device.name)
         device.guard.slow_ms = 0
