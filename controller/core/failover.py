@@ -15,13 +15,15 @@ from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState
 from protocol.limits import LEASE_MS, hold_ms
+from protocol.pace import Pace
 from protocol.tasks import AttemptId
 
 STORM_DEVICES = 10
 STORM_SHARE = 0.2
 STORM_WINDOW_MS = LEASE_MS
 FREEZE_MS = 2 * hold_ms(LEASE_MS)
-FAILOVERS_PER_S = 1_000
+FAILOVERS_AT_ONCE = 1_000
+FAILOVER_MS = 1
 """A controller that moves faster than devices can start only piles up documents."""
 RETRY_MS = 500
 
@@ -37,8 +39,7 @@ class Failover:
         """Site -> until when its failover is frozen."""
         self.deaf = False
         """The canary did not return: we cannot tell silence from our own deafness."""
-        self.tokens = float(FAILOVERS_PER_S)
-        self.tokens_ms = 0
+        self.pace = Pace(FAILOVERS_AT_ONCE, FAILOVER_MS)
 
     # ------------------------------------------------------------- losses
 
@@ -75,11 +76,7 @@ class Failover:
     def _must_wait(self, attempt: Attempt, now_ms: int) -> bool:
         if self.deaf or int(self.fleet.site[attempt.device]) in self.frozen:
             return True
-        self.tokens = min(
-            float(FAILOVERS_PER_S), self.tokens + (now_ms - self.tokens_ms) * FAILOVERS_PER_S / 1000
-        )
-        self.tokens_ms = now_ms
-        return self.tokens < 1
+        return not self.pace.admits(now_ms)
 
     def _lose(self, attempt: Attempt, now_ms: int) -> None:
         if attempt.job.at_most_one:
@@ -88,7 +85,7 @@ class Failover:
                 return
         elif self.fleet.state[attempt.device] != OFFLINE:
             return
-        self.tokens -= 1
+        self.pace.take(now_ms)
         self.ledger.count("failovers")
         self.holds.remove([attempt], "device lost", now_ms)
         if not attempt.job.at_most_one:

@@ -41,6 +41,7 @@ from protocol import core as words
 from protocol import messages as wire
 from protocol.core import Effect, Event, Note, Publish
 from protocol.errors import LocalMistake
+from protocol.pace import Pace
 from protocol.resources import Resources
 from protocol.tasks import AttemptId
 
@@ -49,6 +50,9 @@ REPUBLISH_MS = 1_000
 NOTES_MS = 10_000
 """The same complaint is noted once in so long, with a count."""
 COMPLAINTS_MAX = 64
+REPORTS_AT_ONCE = 8
+REPORT_MS = 200
+"""A lone run's start and end are told at once; a busy device tells many changes in one document."""
 
 
 @dataclass(slots=True)
@@ -101,6 +105,7 @@ class Agent:
         """Dropped messages by reason, since the start of this process."""
         self._noted_ms: dict[str, int] = {}
         self._inventory_number = 1
+        self._reports = Pace(REPORTS_AT_ONCE, REPORT_MS)
         self._published_ms = {wire.Runs.channel: 0, wire.Inventory.channel: 0}
         self._tune()
 
@@ -124,6 +129,7 @@ class Agent:
             self.outbox.due_ms(self.connection.up),
             self.promises.due_ms(),
             self.departure.due_ms(),
+            self._reports.due_ms() if self._reportable() else None,
         )
         return min([due for due in dues if due is not None], default=None)
 
@@ -310,7 +316,7 @@ class Agent:
         if self.runs.stale:
             effects += self.runs.offer(self.leases.deadline_ms, self._may_start(), now_ms)
         effects += self._outputs(now_ms)
-        if self.runs.changed:
+        if self._reportable() and (self._reports.admits(now_ms) or self.departure.leaving):
             effects += self._report(now_ms)
         if self.outbox.wants_beat(now_ms):
             self.heartbeats.soon(now_ms)
@@ -339,11 +345,15 @@ class Agent:
                 self.memory.outputs.pop(AttemptId(effect.task, effect.attempt), None)
         return effects + self.outbox.pump(self.connection.up, now_ms)
 
+    def _reportable(self) -> bool:
+        return self.runs.changed and self.runs.listed and self.connection.up
+
     def _report(self, now_ms: int) -> list[Effect]:
         """The reported document, unless the host has not told what it holds (D5)."""
         if not (self.connection.up and self.runs.listed):
             return []
         self._published_ms[wire.Runs.channel] = now_ms
+        self._reports.take(now_ms)
         return [Publish(self.device, self.runs.report(self.connection.session))]
 
     def _repair(self, answer: wire.LeaseAnswer, runs_named: int, now_ms: int) -> list[Effect]:

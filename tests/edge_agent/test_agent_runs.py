@@ -407,6 +407,8 @@ def test_a_crowd_of_long_reasons_still_fits_one_payload(bench, kit):
     bench.answer()
     for n in range(512):
         bench.feed(RunRefused(f"job-{n}.1", 1, "x" * 200, failed=True))
+    assert len(kit.published(bench.effects, Runs)) < 20, "many changes travel in one document"
+    bench.at(bench.agent.next_due_ms())
     report = kit.published(bench.effects, Runs)[-1]
     assert len(report.entries) == 512
     assert len(encode(report)) <= PAYLOAD_BYTES_MAX
