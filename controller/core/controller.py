@@ -358,6 +358,8 @@ class Controller:
         self.ledger.emit(Confirm(LeaderRenewed(now_ms)))
 
     def _on_renewed(self, event: LeaderRenewed, now_ms: int) -> None:
+        if self.leases.outdated:
+            return  # a renewal from before it was found out must not give the voice back (D1)
         self.speak_until_ms = max(self.speak_until_ms, event.asked_ms + SPEAK_MS)
 
     def _on_wall_clock(self, event: WallClockRead, now_ms: int) -> None:

@@ -115,9 +115,13 @@ class Documents:
 
     def _set(self, row: int, revision: Revision) -> None:
         content = self._content(row)
-        self.fleet.note_document(row, revision, min((a.lease_ms for a in content), default=0))
+        self.fleet.note_document(row, revision, _shortest_ms(content))
         self.ledger.save(DocumentRow(self.fleet.names[row], *revision))
         self.current[row] = Assignments(revision, content)
+
+    def recall(self, row: int) -> None:
+        """After a take-over: the leases of the document that is still out there."""
+        self.fleet.note_document(row, self.fleet.document(row), _shortest_ms(self._content(row)))
 
     def _content(self, row: int) -> tuple[AssignedAttempt, ...]:
         listed = (AttemptState.ASSIGNED, AttemptState.RUNNING)
@@ -202,6 +206,10 @@ class Documents:
     def next_due_ms(self) -> int | None:
         """When `flush` has something to do."""
         return self.look_ms
+
+
+def _shortest_ms(content: tuple[AssignedAttempt, ...]) -> int:
+    return min((attempt.lease_ms for attempt in content), default=0)
 
 
 def entry(attempt: Attempt) -> AssignedAttempt:

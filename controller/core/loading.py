@@ -46,6 +46,7 @@ def load_work(
     for task_id, number, device in snapshot.recent:
         ledger.remember(AttemptId(task_id, number), device)
     for row_number in range(ledger.fleet.count):
+        documents.recall(row_number)
         if ledger.fleet.draining[row_number]:
             operators.draining[row_number] = None
 
