@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.core.effects import TakeEpoch
+from controller.core.events import LeaderRenewed
 from protocol.core import MessageArrived, Save
 from protocol.limits import hold_ms
 from protocol.messages import NO_REVISION, Revision, RunEntry, Runs
@@ -140,6 +141,13 @@ def test_d1_a_revision_above_ours_silences_the_leader_and_takes_an_epoch_above_i
     desk.submit(job="j2")
     desk.after(HOLD - 1_000)
     assert desk.task("j2.0").state is TaskState.PENDING
+
+
+def test_d1_a_renewal_that_was_under_way_does_not_give_the_voice_back(desk, desk_kit):
+    number = desk.running()
+    desk.heartbeat("d1", number, 20, held=Revision(desk.epoch + 7, 3))
+    desk.feed(LeaderRenewed(desk.now))
+    assert not desk_kit.answers(desk.heartbeat("d1", number, 21))
 
 
 def test_d1_a_number_above_the_stored_one_of_an_earlier_epoch_tells_the_same(desk, desk_kit):
