@@ -14,6 +14,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette._utils import get_route_path
@@ -83,10 +84,12 @@ class Frame:
         root_path: str,
         open_paths: frozenset[str],
         guarded_paths: frozenset[str],
+        direct: Mapping[tuple[str, str], ASGIApp],
     ) -> None:
         self._app, self._desk, self._gate, self._meter = app, desk, gate, desk.meter
         self._root_path = root_path
         self._open_paths, self._guarded_paths = open_paths, guarded_paths
+        self._direct = direct
         self._id_prefix = secrets.token_hex(4)
         self._id_count = itertools.count(1)
 
@@ -126,7 +129,8 @@ class Frame:
             except HttpProblem as problem:
                 await problem_response(problem, caller.request_id)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        app = self._direct.get((scope["method"], path), self._app)
+        await app(scope, receive, send)
 
     def _request_id(self, scope: Scope) -> str:
         """A proxy's own id is kept, so that both logs tell the same story."""

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from controller.core.documents import entry
 from controller.core.effects import Reply
 from controller.core.events import JobCancelled, JobSubmitted
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.records import AttemptRow, AttemptState, JobRow, JobState, TaskRow
+from controller.core.records import JobRow, JobState, TaskRow
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView, SubmittedView
-from protocol.codec import encode
-from protocol.messages import Assignments, Revision
 from protocol.tasks import TaskState
 
 KEYS_MAX = 50_000
 """Idempotency keys remembered; the store keeps them for a day."""
 
 
+ENTRY_BYTES = 160
+"""Keys, numbers and ids of one entry at their longest, and what surrounds it."""
+TEXT_BYTES = 5
+"""What CBOR puts before a text of up to 4 GiB."""
+
+
 def entry_bytes(row: JobRow) -> int:
-    """What one attempt of the job takes in a document, at most (ids and numbers at their longest)."""
-    longest = AttemptRow(
-        f"{row.id}.{row.count}", 2**53, "", AttemptState.ASSIGNED, 0, 0, 0, None, 0, "", 0, 0, 0
-    )
-    document = Assignments(Revision(0, 0), (entry(Attempt(longest, Job(row, 0), 0)),))
-    return len(encode(document))
+    """What one attempt of the job takes in a document, at most; a bound, because encoding is dear."""
+    spec = row.spec
+    texts = (row.id, spec.runtime, *spec.command, *spec.env.keys(), *spec.env.values())
+    return ENTRY_BYTES + sum(len(t.encode()) + TEXT_BYTES for t in texts)
 
 
 def new_job(row: JobRow) -> Job:
