@@ -17,7 +17,9 @@ from typing import cast
 class Client(asyncio.Protocol):
     """One keep-alive connection that sends `count` requests one after another."""
 
-    def __init__(self, make: Callable[[], bytes | None], latencies: list[float], statuses: dict[int, int]) -> None:
+    def __init__(
+        self, make: Callable[[], bytes | None], latencies: list[float], statuses: dict[int, int]
+    ) -> None:
         self.make, self.latencies, self.statuses = make, latencies, statuses
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.buffer = b""
@@ -66,7 +68,10 @@ async def run_clients(
     statuses: dict[int, int] = {}
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
-    made = [await loop.create_connection(lambda: Client(make, latencies, statuses), host, port) for _ in range(clients)]
+    made = [
+        await loop.create_connection(lambda: Client(make, latencies, statuses), host, port)
+        for _ in range(clients)
+    ]
     await asyncio.gather(*[client.done for _, client in made])
     return time.perf_counter() - began, latencies, statuses
 
