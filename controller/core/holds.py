@@ -109,16 +109,20 @@ class Holds:
         """Stops or moves attempts of one device: out of its document now, free when L3 says so.
 
         An `at_most_one` attempt that no grant covered, and none of an earlier leadership
-        could have, was never able to start: it is free with the same commit.
+        could have, was never able to start: it is free with the same commit. So is any that
+        no revision ever listed: its device sees no change and would have nothing to report.
         """
         held = [a for a in attempts if a.row.state is not AttemptState.REMOVED]
         if not held:
             return
         for attempt in held:
             attempt.row.reason = reason
+        unheard = {a.id for a in held if not self.documents.published(a)}
         self.documents.remove(held, now_ms)
         for attempt in held:
-            if attempt.job.at_most_one:
+            if attempt.id in unheard:
+                self._release(attempt, reason, now_ms)
+            elif attempt.job.at_most_one:
                 self.on_hold_due(attempt, now_ms)
 
     def on_hold_due(self, attempt: Attempt, now_ms: int) -> None:
