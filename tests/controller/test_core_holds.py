@@ -70,6 +70,18 @@ def test_an_attempt_that_no_grant_covered_is_free_with_the_commit_that_removes_i
     assert effects[0].rows and desk_kit.documents(effects)[0].attempts == ()
 
 
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+def test_an_attempt_that_no_revision_listed_is_free_with_its_cancel(desk, desk_kit, guarantee):
+    """Placed while an addition must still wait: the device never hears of it, so it can say nothing."""
+    desk.join()
+    desk.placed()
+    desk.placed(job="j2", guarantee=guarantee)
+    assert desk.task("j2.0").state is TaskState.ASSIGNED
+    [document] = desk_kit.documents(desk.cancel("j2"))
+    assert desk_kit.listed(document) == [("j1.0", 1)]
+    assert desk.task("j2.0").state is TaskState.CANCELLED and desk.attempt(task="j2.0").state == "free"
+
+
 def test_l2_every_attempt_of_a_granted_revision_is_held_from_that_grant(desk, desk_kit):
     number = desk.join()
     desk.placed(count=3)
