@@ -84,8 +84,9 @@ def _check_lan(options: UpOptions) -> None:
         if address is not None and not address.loopback and not options.insecure_lan:
             raise CommandError(
                 Exit.USAGE,
-                f"{what} {address} is reachable by others, and nothing on it is encrypted: whoever can listen on "
-                "that network can read passwords, tokens and work. Add --insecure-lan if that is acceptable there.",
+                f"{what} {address} is reachable by others, and nothing on it is encrypted",
+                "whoever can listen on that network can read passwords, tokens and work",
+                "add --insecure-lan if that is acceptable there",
             )
 
 

@@ -340,14 +340,18 @@ class UpFleet:
     # ------------------------------------------------------------- end
 
     async def stop(self) -> None:
-        """Ends everything that was started: devices first, so that they can say goodbye."""
+        """Ends everything that was started.
+
+        The controller first: it must not take the devices' goodbyes for losses and move their
+        work about. Their reports are in their journals, the next start reads them.
+        """
         self.stopping.set()
         for task in self._tasks:
             task.cancel()
-        devices = [c for c in (*self.agents, self.virtual) if c is not None]
-        await asyncio.gather(*[child.stop() for child in devices])
         if self.controller is not None:
             await self.controller.stop()
+        devices = [c for c in (*self.agents, self.virtual) if c is not None]
+        await asyncio.gather(*[child.stop() for child in devices])
         if self.broker is not None:
             await self.broker.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)

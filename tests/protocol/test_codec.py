@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import limits, messages as m, topics
+from protocol import limits, topics
+from protocol import messages as m
 from protocol.codec import decode, encode, encode_json
 from protocol.errors import RemoteGarbage
 from protocol.resources import Resources
@@ -18,16 +19,29 @@ from protocol.topics import Topic
 
 EXAMPLES = [
     m.Status(True, 2**24 + 7, "boot", "inst", "orderly"),
-    m.Heartbeat((2**40 << 23) + 5, 4_000, m.Held(1_795_000_000, 200, 300, 2, 1_795_000_000, 9), m.Used(1500, 900, 40_000)),
+    m.Heartbeat(
+        (2**40 << 23) + 5,
+        4_000,
+        m.Held(1_795_000_000, 200, 300, 2, 1_795_000_000, 9),
+        m.Used(1500, 900, 40_000),
+    ),
     m.Runs(7, 3, m.Revision(5, 6), (m.RunEntry("j-1.0", 2, RunState.ENDED, 3, 0, "exited"),)),
-    m.Inventory(1, 9, "pi-4b-4g", Resources(4000, 3790, 20_000, 0), {"zone": "a"}, ("process",), "0.1.0", "b"),
+    m.Inventory(
+        1, 9, "pi-4b-4g", Resources(4000, 3790, 20_000, 0), {"zone": "a"}, ("process",), "0.1.0", "b"
+    ),
     m.OutputChunk(9, 1, 4, "j-1.0", 1, 1, 0, b"\x00hello\xff", True),
     m.Answer("c1", True, "pong"),
     m.Assignments(
         m.Revision(5, 6),
         (
             m.AssignedAttempt(
-                "j-1.0", 2, "process", ("sh", "-c", "é"), {"A": "1"}, Resources(500, 64), Guarantee.AT_LEAST_ONE
+                "j-1.0",
+                2,
+                "process",
+                ("sh", "-c", "é"),
+                {"A": "1"},
+                Resources(500, 64),
+                Guarantee.AT_LEAST_ONE,
             ),
         ),
     ),
@@ -73,7 +87,10 @@ def test_unknown_fields_are_ignored() -> None:
         (b'{"online": true}', "missing_field"),
         (b'{"online": 1, "session": 1, "boot_id": "b", "instance_id": "i"}', "wrong_type"),
         (b'{"online": true, "session": -1, "boot_id": "b", "instance_id": "i"}', "out_of_range"),
-        (b'{"online": true, "session": ' + b"9" * 5_000 + b', "boot_id": "b", "instance_id": "i"}', "out_of_range"),
+        (
+            b'{"online": true, "session": ' + b"9" * 5_000 + b', "boot_id": "b", "instance_id": "i"}',
+            "out_of_range",
+        ),
         (b'{"online": true, "session": 1, "boot_id": "\\ud800", "instance_id": "i"}', "out_of_range"),
         (b'{"a":' * 5_000, "malformed"),
         (b"\x81" * 60_000, "malformed"),
@@ -100,14 +117,19 @@ def test_random_bytes_are_garbage_or_a_message(payload: bytes, channel: str) -> 
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.integers(0, 12) | st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.integers(0, 12) | st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(EXAMPLES), st.integers(0, 12), json_values)
-def test_any_field_replaced_by_anything_is_garbage_or_a_message(message: m.Message, key: int, value: object) -> None:
+def test_any_field_replaced_by_anything_is_garbage_or_a_message(
+    message: m.Message, key: int, value: object
+) -> None:
     raw = cbor2.loads(encode(message))
     raw[key] = value
     try:

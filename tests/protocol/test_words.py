@@ -57,7 +57,10 @@ def test_reconnect_waits_are_short_for_eight_tries_and_bounded_after(tries: int,
     assert 0 <= wait <= bound
 
 
-@given(st.lists(st.integers(0, 1000), min_size=4, max_size=4), st.lists(st.integers(0, 1000), min_size=4, max_size=4))
+@given(
+    st.lists(st.integers(0, 1000), min_size=4, max_size=4),
+    st.lists(st.integers(0, 1000), min_size=4, max_size=4),
+)
 def test_resources_add_and_fit_like_their_numbers(a: list[int], b: list[int]) -> None:
     x, y = Resources(*a), Resources(*b)
     assert x.plus(y).minus(y) == x
