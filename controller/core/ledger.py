@@ -63,7 +63,10 @@ class Task:
     avoid: str = ""
     """The device where it was last; another one is preferred."""
     expired: bool = False
+    assigned_ms: int = 0
     started_ms: int = 0
+    quick_losses: int = 0
+    """Attempts in a row that were lost as soon as they were assigned."""
 
 
 @dataclass(slots=True)

@@ -15,6 +15,10 @@ from protocol.tasks import AttemptId, TaskState, check_task_move
 SERVICE_STABLE_MS = 60_000
 """A service that ran this long starts its restart waits anew."""
 ATTEMPT_MAX = 2**53
+QUICK_LOSS_MS = 10_000
+QUICK_LOSSES_FREE = 2
+QUICK_LOSS_WAIT_MS = 60_000
+"""Longest wait after losses that came at once: a device that refuses every start gets no stream of attempts."""
 CANCELLED = "cancelled"
 
 
@@ -41,7 +45,7 @@ class Tasks:
         self.ledger.hold(Attempt(record, task.job, device), now_ms)
         self.ledger.save(record)
         row.device, row.reason, row.exit_code = name, "", None
-        task.avoid = name
+        task.avoid, task.assigned_ms = name, now_ms
         self.ledger.count("placements")
         self._move(task, TaskState.ASSIGNED, now_ms)
 
@@ -75,9 +79,17 @@ class Tasks:
             self.again(task, reason, now_ms, retry_ms(row.failures))
 
     def lost(self, task: Task, reason: str, now_ms: int) -> None:
-        """The attempt is over through no fault of its own: another one, at once."""
-        if not self._over(task, now_ms):
-            self.again(task, reason, now_ms)
+        """The attempt is over through no fault of its own: another one, at once.
+
+        Unless the last ones were lost at once too, as where a device can start nothing: then
+        after a pause that grows.
+        """
+        if self._over(task, now_ms):
+            return
+        quick = now_ms - task.assigned_ms < QUICK_LOSS_MS
+        task.quick_losses = task.quick_losses + 1 if quick else 0
+        more = task.quick_losses - QUICK_LOSSES_FREE
+        self.again(task, reason, now_ms, retry_ms(more, cap_ms=QUICK_LOSS_WAIT_MS) if more > 0 else 0)
 
     def _over(self, task: Task, now_ms: int) -> bool:
         """Ends a task that was to end as soon as it is free."""
