@@ -21,6 +21,10 @@ BODY_BYTES_MAX = 131_072
 """Twice the legal payload: what is longer is surely illegal, and this much is kept of it."""
 FLUSH_BYTES = 65_536
 """Gathered writes leave at once from here on, so that the transport's own bound is felt."""
+PATIENT_TURNS = 3
+"""Turns of the loop an acknowledgement waits for a message to travel with: one for the core to be
+woken, one for it to answer, one for whoever waits for that. Sent at once it would cost a system call,
+in which the broker wakes up and takes our processor, before what it acknowledges is even looked at."""
 CLOSE_MS = 1_000
 """Time for the last bytes to leave at an orderly close; then the socket is cut."""
 
@@ -49,6 +53,7 @@ class PacketWire(asyncio.Protocol):
         self._splitter = Splitter()
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._flushing = self._patient = False
         self._paused = False
         self._reason = ""
 
@@ -80,15 +85,31 @@ class PacketWire(asyncio.Protocol):
 
     # ---------------------------------------------------------------- the link's side
 
-    def write(self, packet: bytes) -> None:
-        """Gather one packet; all of a loop turn leave together."""
+    def write(self, packet: bytes, patient: bool = False) -> None:
+        """Gather one packet; all of a loop turn leave together. A `patient` one may wait for others."""
         if not self.open:
             return
-        if not self._out:
-            self._loop.call_soon(self.flush)
         self._out.append(packet)
         self._out_bytes += len(packet)
         if self._out_bytes >= FLUSH_BYTES:
+            self.flush()
+        elif patient:
+            if not self._patient:
+                self._patient = True
+                self._loop.call_soon(self._wait, PATIENT_TURNS)
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flushing = False
+        self.flush()
+
+    def _wait(self, turns: int) -> None:
+        if turns and self._out:
+            self._loop.call_soon(self._wait, turns - 1)
+        else:
+            self._patient = False
             self.flush()
 
     def flush(self) -> None:
