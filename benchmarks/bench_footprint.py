@@ -114,6 +114,13 @@ def measure(agent: psutil.Process, guard: psutil.Process, relay: Relay, seconds:
     )  # fmt: skip
 
 
+def guard_of(data_dir: Path) -> psutil.Process | None:
+    """The guard of an agent, once it has said who it is."""
+    path = data_dir / "guard.pid"
+    words = path.read_text().split() if path.exists() else []
+    return psutil.Process(int(words[0])) if words else None
+
+
 def is_online(running: Fleet) -> bool:
     return running.online() == 1
 
@@ -128,7 +135,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 with agent_process(relay.port, Path(name), DEVICE, "fleet") as agent:
                     until(lambda: is_online(running), 20, "the agent online")
-                    guard = psutil.Process(int((Path(name) / "agent" / "guard.pid").read_text().split()[0]))
+                    guard = until(lambda: guard_of(Path(name) / "agent"), 20, "the guard")
                     time.sleep(SETTLE_S)
                     heard = len(watch.beats(DEVICE))
                     measure(agent, guard, relay, seconds)
