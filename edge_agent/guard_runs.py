@@ -18,6 +18,8 @@ FORCE = 3
 FORCE_AFTER_MS = 300
 """A supervisor that obeys KILL also saves the last output; one that hangs gets this long of K."""
 FORCE_AGAIN_MS = 100
+GRACE_SHARE = 12
+"""The protocol's EXPIRY_GRACE_SHARE; the guard imports nothing, a contract suite holds them equal."""
 TASK_CHARS_MAX = 100
 _TASK_FIRST = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
 _TASK_REST = _TASK_FIRST | frozenset(b"._-")
@@ -128,13 +130,13 @@ class Run:
         return (self.task, self.attempt)
 
     def _end_due(self, now_ms: int) -> int:
-        """When TERM is due: a grace before the deadline, but at most half of what the grant gave.
+        """When TERM is due: a grace before the deadline, but at most a twelfth of what the grant gave.
 
-        A grace longer than a lease would otherwise stop a run whose renewals all arrive.
+        A long grace would otherwise stop runs whose renewals all arrive, or arrive a blip late.
         """
         if not self.deadline_ms:
             return 0
-        return self.deadline_ms - min(self.grace_ms, max(0, self.deadline_ms - now_ms) // 2)
+        return self.deadline_ms - min(self.grace_ms, max(0, self.deadline_ms - now_ms) // GRACE_SHARE)
 
     def note_started(self, main_pid: int, now_ms: int) -> None:
         """Its program runs: its own time limit counts from here."""

@@ -67,6 +67,9 @@ LEADER_GAP_MS = 24_000
 """A leader row that was not renewed for this long: a restored copy is suspected."""
 STOP_GRACE_MS = 5_000
 STOP_GRACE_MS_MAX = 600_000
+EXPIRY_GRACE_SHARE = 12
+"""At a lease's end TERM comes before KILL by at most this share of the lease: 2.3 s of the default one, so
+that a 5 s blip and an 8 s reconnect wait behind an old heartbeat still find the run alive."""
 COMMAND_TTL_MS = 10_000
 DURATION_MS_MAX = 366 * 86_400_000
 

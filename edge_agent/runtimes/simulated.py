@@ -23,6 +23,7 @@ from edge_agent.runtimes.host import (
     RunSpec,
     RunStarted,
 )
+from protocol.limits import EXPIRY_GRACE_SHARE
 from protocol.resources import Resources
 
 SIGKILL = 9
@@ -211,10 +212,10 @@ class SimulatedHost:
         self._answers.append(exited)
 
     def _term_ms(self, spec: RunSpec, deadline_ms: int) -> int | None:
-        """A grace before the deadline, at most half of what the grant gave, as the guard has it."""
+        """A grace before the deadline, at most a twelfth of what the grant gave, as the guard has it."""
         if not deadline_ms:
             return None
-        return deadline_ms - min(spec.stop_grace_ms, max(0, deadline_ms - self._now_ms) // 2)
+        return deadline_ms - min(spec.stop_grace_ms, max(0, deadline_ms - self._now_ms) // EXPIRY_GRACE_SHARE)
 
     def _refusal(self, spec: RunSpec, deadline_ms: int) -> str:
         if deadline_ms and self._now_ms >= deadline_ms:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from edge_agent import guard_runs
 from edge_agent.guard_client import GuardClient
 from edge_agent.guard_kernel import boottime_ms
 from edge_agent.runtimes.host import (
@@ -28,6 +29,7 @@ from edge_agent.runtimes.host import (
 )
 from edge_agent.runtimes.process import ProcessRuntime
 from edge_agent.runtimes.simulated import SimulatedHost
+from protocol import limits
 
 T = TypeVar("T", bound=HostAnswer)
 WAIT_S = 20.0
@@ -229,3 +231,7 @@ def test_an_impossible_command_is_the_tasks_own_fault(host: Host) -> None:
 def test_every_reason_is_one_of_the_words(host: Host) -> None:
     host.call("start", spec(host, 0), 0)
     assert host.wait(RunExited).reason in REASONS
+
+
+def test_the_guard_and_the_protocol_agree_on_the_grace_at_a_lease_s_end() -> None:
+    assert guard_runs.GRACE_SHARE == limits.EXPIRY_GRACE_SHARE
