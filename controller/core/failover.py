@@ -26,6 +26,8 @@ FAILOVERS_AT_ONCE = 1_000
 FAILOVER_MS = 1
 """A controller that moves faster than devices can start only piles up documents."""
 RETRY_MS = 500
+FROZEN = "frozen:"
+"""Fleet fact of a site whose failover is frozen: a restart in a storm must not end the freeze."""
 
 
 class Failover:
@@ -99,14 +101,28 @@ class Failover:
             if not self._storm(site, now_ms, NEVER + 1):
                 self._thaw(site)
         elif self._storm(site, now_ms, now_ms - STORM_WINDOW_MS):
-            self.frozen[site] = now_ms + FREEZE_MS
-            self.ledger.deadlines.set("freeze", site, now_ms + FREEZE_MS)
-            name = next(n for n, i in self.fleet.sites.items() if i == site)
-            self.ledger.alarm(
-                f"storm:{name}",
-                f"failover of site '{name or 'default'}' is frozen: more than {STORM_SHARE:.0%} of it fell "
-                "silent at once, likely its network; `fm fleet unfreeze` ends it",
-            )
+            self._freeze(site, now_ms)
+
+    def _freeze(self, site: int, now_ms: int) -> None:
+        self.frozen[site] = now_ms + FREEZE_MS
+        self.ledger.deadlines.set("freeze", site, now_ms + FREEZE_MS)
+        name = self._name(site)
+        self.ledger.fact(FROZEN + name, "1")
+        self.ledger.alarm(
+            f"storm:{name}",
+            f"failover of site '{name or 'default'}' is frozen: more than {STORM_SHARE:.0%} of it fell "
+            "silent at once, likely its network; `fm fleet unfreeze` ends it",
+        )
+
+    def recall(self, facts: dict[str, str], now_ms: int) -> None:
+        """After a take-over: a site that was frozen still is, until its devices speak or two holds pass."""
+        for name, site in self.fleet.sites.items():
+            if facts.get(FROZEN + name):
+                self.fleet.mourn(self.fleet.site[: self.fleet.count] == site, now_ms)
+                self._freeze(site, now_ms)
+
+    def _name(self, site: int) -> str:
+        return next(n for n, i in self.fleet.sites.items() if i == site)
 
     def _storm(self, site: int, now_ms: int, since_ms: int) -> bool:
         """Whether too many devices of the site are silent that were lost after `since_ms`."""
@@ -122,8 +138,8 @@ class Failover:
         self.ledger.deadlines.clear("freeze", site)
         f, n = self.fleet, self.fleet.count
         f.forgive((f.site[:n] == site) & (f.state[:n] != ONLINE))
-        name = next(n for n, i in self.fleet.sites.items() if i == site)
-        self.ledger.calm(f"storm:{name}")
+        self.ledger.fact(FROZEN + self._name(site), "")
+        self.ledger.calm(f"storm:{self._name(site)}")
 
     def on_freeze_due(self, site: int) -> None:
         """Two holds have passed: whatever is gone is gone."""

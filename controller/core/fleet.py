@@ -251,6 +251,10 @@ class Fleet:
         """Output of this outbox is stored up to `seq`."""
         self.outbox[row], self.stored[row] = outbox, seq
 
+    def mourn(self, rows: Flags, now_ms: int) -> None:
+        """These devices count as lost just now, unless they speak."""
+        self.lost_ms[: self.count][rows] = now_ms
+
     def forgive(self, rows: Flags) -> None:
         """These losses no longer count towards a storm."""
         self.lost_ms[: self.count][rows] = NEVER

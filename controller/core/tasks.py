@@ -18,7 +18,7 @@ ATTEMPT_MAX = 2**53
 QUICK_LOSS_MS = 10_000
 QUICK_LOSSES_FREE = 2
 QUICK_LOSS_WAIT_MS = 60_000
-"""Longest wait after losses that came at once: a device that refuses every start gets no stream of attempts."""
+"""Longest wait after losses that came at once: who refuses every start gets no stream of attempts."""
 CANCELLED = "cancelled"
 
 
