@@ -248,6 +248,22 @@ def test_a_freeze_ends_by_itself_after_two_holds(make_world):
     assert 2 * HOLD <= world.until(lambda: starts(world) > before, 3 * HOLD) <= 2 * HOLD + 2_000
 
 
+def test_a_restart_in_a_storm_does_not_end_the_freeze(make_world):
+    world, _, lost = storm_of(make_world)
+    world.until(lambda: world.core.failover.frozen, 40_000)
+    before = starts(world)
+    world.controller.kill()
+    world.controller.start()
+    world.advance(HOLD + 15_000)
+    assert starts(world) == before and "silent at once" in world.fleet_view().frozen
+    for device in lost:
+        world.network.heal(device)
+    world.until(lambda: not world.fleet_view().frozen, 70_000)
+    world.controller.kill()
+    world.controller.start()
+    assert not world.fleet_view().frozen
+
+
 def test_few_silent_devices_freeze_nothing(make_world):
     world, _, _ = storm_of(make_world, silent=7)
     world.advance(60_000)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from edge_agent.core.events import RunRefused
 from protocol.limits import hold_ms
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, TaskState
@@ -354,3 +355,16 @@ def test_a_lost_lease_is_not_counted_against_max_attempts(world):
         device.boot()
         world.until(lambda device=device: world.ready(device.name))
     assert world.task(task).failures == 0 and world.running(task)
+
+
+def test_a_device_that_refuses_every_start_gets_no_stream_of_attempts(make_world):
+    """Its losses are not the task's fault, so nothing ends them; but they come ever more slowly."""
+    world = make_world(devices=1)
+    guard = world.devices["d0"].guard
+    guard.start = lambda attempt, deadline: guard.tell(RunRefused(attempt.task, attempt.attempt, "no"))
+    task = f"{world.submit()}.0"
+    world.advance(120_000)
+    assert 5 <= world.task(task).attempt <= 10 and world.task(task).failures == 0
+    world.add_device("d1").boot()
+    world.until(lives(world, task), 61_000)
+    assert world.running(task)[0][0] == "d1"
