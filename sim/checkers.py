@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 
-from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, JobState, Row, TaskRow
+from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, Row, TaskRow
 from protocol.limits import KILL_MS, hold_ms
 from protocol.messages import AssignedAttempt
 from protocol.resources import ZERO, Resources
@@ -124,12 +124,8 @@ class Checkers:
             held[key] = None
 
     def _demand(self, key: AttemptId) -> Resources:
-        """What an attempt reserves; nothing once its job is over and it is only being stopped."""
-        job = self.jobs.get(key.task.rpartition(".")[0])
-        stopping = self.attempts[key].state is AttemptState.REMOVED
-        if job is None or (stopping and job.state is not JobState.OPEN):
-            return ZERO
-        return job.spec.resources
+        """What an attempt reserves, until it is free."""
+        return self.jobs[key.task.rpartition(".")[0]].spec.resources
 
     def _check_room(self, device: str) -> None:
         """I5, looked at where a commit added something."""

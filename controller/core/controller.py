@@ -244,7 +244,8 @@ class Controller:
         def handle(event: Any, now_ms: int) -> None:
             if self._leading(now_ms):
                 method(event, now_ms)
-                self.placement.wake(now_ms)
+                if self.ledger.waiting:
+                    self.placement.wake(now_ms)
             else:
                 refusal = RefusalView("not_ready", "this controller does not lead at the moment")
                 self.ledger.emit(Reply(event.request, refusal))

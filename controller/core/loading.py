@@ -11,10 +11,9 @@ from controller.core.fleet import SUSPECT
 from controller.core.jobs import Jobs, new_job
 from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.operators import Operators
-from controller.core.records import AttemptRow, AttemptState, JobRow, JobState, Snapshot, TaskRow, TaskSpec
+from controller.core.records import AttemptRow, AttemptState, Snapshot, TaskRow
 from controller.core.sessions import new_device
-from protocol.limits import LEASE_MS
-from protocol.tasks import AttemptId, Guarantee, JobKind, TaskState
+from protocol.tasks import AttemptId, TaskState
 
 
 def load_devices(ledger: Ledger, snapshot: Snapshot, now_ms: int) -> None:
@@ -39,8 +38,10 @@ def load_work(
         ledger.jobs[row.id] = job
     for task in snapshot.tasks:
         _load_task(ledger, jobs, task, now_ms)
+    # A job that is over keeps its room wherever an attempt of it may still run.
+    closed = {row.id: new_job(row) for row in snapshot.closed}
     for attempt in snapshot.attempts:
-        _load_attempt(ledger, documents, attempt, now_ms)
+        _load_attempt(ledger, documents, attempt, closed, now_ms)
     for key, job_id, fingerprint in snapshot.keys:
         jobs.remember(key, job_id, fingerprint)
     for task_id, number, device in snapshot.recent:
@@ -64,15 +65,17 @@ def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:
         ledger.deadlines.set("expired", row.id, now_ms + job.row.ttl_ms - spent)
 
 
-def _load_attempt(ledger: Ledger, documents: Documents, row: AttemptRow, now_ms: int) -> None:
+def _load_attempt(
+    ledger: Ledger, documents: Documents, row: AttemptRow, closed: dict[str, Job], now_ms: int
+) -> None:
     device = ledger.fleet.index.get(row.device)
     if device is None:
         device = ledger.admit(new_device(row.device, ledger.wall(now_ms)))
     if row.state is AttemptState.FREE:
         documents.acknowledge(device, now_ms)
         return
-    task = ledger.tasks.get(row.task)
-    job = task.job if task is not None else ledger.jobs.get(row.task.rpartition(".")[0]) or _closed_job(row)
+    job_id = row.task.rpartition(".")[0]
+    job = ledger.jobs.get(job_id) or closed[job_id]
     attempt = Attempt(row, job, device, before=documents.fleet.doc_number[device] >= row.since)
     if attempt.before:
         attempt.floor_ms = now_ms + ledger.fleet.hold_ms(device, job.row.lease_ms)
@@ -83,12 +86,3 @@ def _load_attempt(ledger: Ledger, documents: Documents, row: AttemptRow, now_ms:
     ledger.hold(attempt, now_ms)
     if row.state is AttemptState.REMOVED:
         ledger.deadlines.set("hold", attempt.id, attempt.hold_until_ms)
-
-
-def _closed_job(row: AttemptRow) -> Job:
-    """An attempt that outlived its job: an `at_least_one` one on a device that never returned."""
-    closed = JobRow(
-        row.task.rpartition(".")[0], "", JobKind.BATCH, 0, 0, Guarantee.AT_LEAST_ONE, 0, 0, LEASE_MS,
-        TaskSpec(), JobState.CANCELLED, "cancelled", 0, 0, "",
-    )  # fmt: skip
-    return Job(closed, 0)

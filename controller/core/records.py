@@ -242,3 +242,5 @@ class Snapshot:
     """(idempotency key, job, fingerprint) of the last day, oldest first."""
     final_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """For each open job: how many of its tasks are in each final state."""
+    closed: list[JobRow] = field(default_factory=list)
+    """Jobs that are over while an attempt of theirs is still held: it keeps its room."""

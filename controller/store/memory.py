@@ -187,6 +187,7 @@ class MemoryStore:
                 recent=_recent(t, t.leader.renewed_at - RECENT_MS),
                 keys=_keys(t, t.leader.renewed_at - KEYS_MS),
                 final_counts={id: _final_counts(t, id) for id in sorted(open_jobs)},
+                closed=_copies((t.jobs[id] for id in _held_jobs(t) - open_jobs if id in t.jobs), _job_order),
             )
 
     def prune(self, before_wall_ms: int, tasks_max: int, output_bytes_max: int) -> Pruned:
@@ -364,6 +365,11 @@ def _listed(t: Tables, a: AttemptRow) -> bool:
     """Whether the present document of its device still lists the attempt."""
     document = t.documents.get(a.device)
     return a.until == 0 or a.until > max(0, document.number if document else 0)
+
+
+def _held_jobs(t: Tables) -> set[str]:
+    """Jobs that some attempt is still held for."""
+    return {a.task.partition(".")[0] for a in t.attempts.values() if a.state is not AttemptState.FREE}
 
 
 def _kept(t: Tables, a: AttemptRow) -> bool:

@@ -211,11 +211,18 @@ def load(db: sqlite3.Connection) -> Snapshot:
         recent=_recent(db, leader.renewed_at - RECENT_MS),
         keys=_keys(db, leader.renewed_at - KEYS_MS),
         final_counts=_final_counts(db),
+        closed=_closed_jobs(db),
     )
 
 
 def _open_jobs(db: sqlite3.Connection) -> list[JobRow]:
     return [read_job(v) for v in db.execute(f"SELECT {JOB} FROM jobs WHERE state = 'open' ORDER BY id")]
+
+
+def _closed_jobs(db: sqlite3.Connection) -> list[JobRow]:
+    held = "SELECT DISTINCT substr(task, 1, instr(task, '.') - 1) FROM attempts INDEXED BY attempts_held"
+    sql = f"SELECT {JOB} FROM jobs WHERE id IN ({held} WHERE state <> 'free') AND state <> 'open' ORDER BY id"
+    return [read_job(v) for v in db.execute(sql)]
 
 
 def _open_tasks(db: sqlite3.Connection) -> list[TaskRow]:
