@@ -21,6 +21,8 @@ from protocol.resources import NAMES, ZERO, Resources
 
 OFFLINE, SUSPECT, ONLINE = 0, 1, 2
 STATE_WORDS = ("offline", "suspect", "online")
+SITES_MAX = 10_000
+"""A device that invents a site with each inventory must not fill the memory."""
 NEVER = -(2**62)
 """A time before every other one."""
 
@@ -151,6 +153,8 @@ class Fleet:
         self.heartbeat_ms[row] = record.heartbeat_ms or limits.HEARTBEAT_MS
         self.known[row] = bool(record.runtimes)
         site = record.labels.get("site", "")
+        if site not in self.sites and len(self.sites) >= SITES_MAX:
+            site = ""
         self.site[row] = self.sites.setdefault(site, len(self.sites))
 
     def decide(self, row: int) -> None:
