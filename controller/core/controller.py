@@ -165,8 +165,10 @@ class Controller:
                 max(longest, LEASE_MS), weak=bool(self._any_weak())
             )
             self.ledger.fact("waiting", "1")
-            self.ledger.fact(RESTORED_MARK, "")
             self.ledger.deadlines.set("waited", 0, self.placement.not_before_ms)
+            self.holds.withdraw_unlisted(now_ms)
+        if snapshot.fleet.get(RESTORED_MARK):
+            self.ledger.fact(RESTORED_MARK, "")
 
     def _any_weak(self) -> bool:
         return bool(self.ledger.fleet.weak[: self.ledger.fleet.count].any())
@@ -362,6 +364,8 @@ class Controller:
     def _on_renewed(self, event: LeaderRenewed, now_ms: int) -> None:
         if self.leases.outdated:
             return  # a renewal from before it was found out must not give the voice back (D1)
+        if not self._leading(now_ms):
+            self.ledger.fleet.hear_all(now_ms)  # what was said meanwhile we dropped: the silence was ours
         self.speak_until_ms = max(self.speak_until_ms, event.asked_ms + SPEAK_MS)
 
     def _on_wall_clock(self, event: WallClockRead, now_ms: int) -> None:

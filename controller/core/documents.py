@@ -70,8 +70,7 @@ class Documents:
 
     def _mark_removed(self, attempt: Attempt) -> None:
         attempt.hold_until_ms = self.hold_until_ms(attempt)
-        if not attempt.holder:
-            attempt.holder = self.holder(attempt)
+        attempt.holder = self.holder(attempt)
         attempt.row.state = AttemptState.REMOVED
 
     # ------------------------------------------------------------- leases seen from an attempt

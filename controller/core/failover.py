@@ -51,8 +51,13 @@ class Failover:
         if self.fleet.state[row] == ONLINE:
             return
         for attempt in self.ledger.by_device[row].values():
-            if attempt.row.state is not AttemptState.REMOVED:
+            # One that was on its way out anyway has nobody left to confirm it, if no hold does.
+            if attempt.row.state is not AttemptState.REMOVED or self._stranded(attempt):
                 self._plan(attempt, now_ms)
+
+    def _stranded(self, attempt: Attempt) -> bool:
+        """Whether only a report, and no hold, would let the task of this removed attempt go on."""
+        return not attempt.job.at_most_one and self.holds.awaited(attempt)
 
     def _plan(self, attempt: Attempt, now_ms: int) -> None:
         if attempt.job.at_most_one:
@@ -66,7 +71,7 @@ class Failover:
         attempt = self.ledger.attempts.get(key)
         if attempt is None:
             return
-        if attempt.row.state is AttemptState.REMOVED:
+        if attempt.row.state is AttemptState.REMOVED and not self._stranded(attempt):
             self.holds.on_hold_due(attempt, now_ms)
         elif self.fleet.state[attempt.device] == ONLINE:
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 from controller.core.documents import Documents
 from controller.core.ledger import Attempt, Ledger, Task
 from controller.core.records import AttemptState
-from controller.core.tasks import Tasks
+from controller.core.tasks import CANCELLED, Tasks
 from protocol.messages import Revision, RunEntry, Runs
 from protocol.tasks import FINAL_RUN, AttemptId, RunState, TaskState
 
@@ -125,6 +125,15 @@ class Holds:
             elif attempt.job.at_most_one:
                 self.on_hold_due(attempt, now_ms)
 
+    def withdraw_unlisted(self, now_ms: int) -> None:
+        """In a database that may be older than the fleet: what it never listed may have been listed since.
+
+        Telling it now could start it beside its successor; its task waits until placing begins (L6).
+        """
+        for attempts in self.ledger.by_device:
+            unlisted = [a for a in attempts.values() if not self.documents.published(a)]
+            self.remove(unlisted, "the database may be older than the fleet", now_ms)
+
     def on_hold_due(self, attempt: Attempt, now_ms: int) -> None:
         """Frees a removed `at_most_one` attempt whose hold has passed, or comes back when it has."""
         if attempt.row.state is not AttemptState.REMOVED or not attempt.job.at_most_one:
@@ -140,8 +149,13 @@ class Holds:
         The old attempt stays out of its document; when its device returns, it stops it.
         """
         task = self._task_of(attempt)
-        if task is not None:
+        if task is not None and self.awaited(attempt):
             self.tasks.lost(task, attempt.row.reason, now_ms)
+
+    def awaited(self, attempt: Attempt) -> bool:
+        """Whether a task that is to go on waits for the end of this attempt."""
+        task = self._task_of(attempt)
+        return task is not None and task.row.desired != CANCELLED and not task.expired
 
     def force(self, attempt: Attempt, reason: str, now_ms: int) -> None:
         """An operator says that an attempt is over, whatever its device would say (I7)."""

@@ -72,6 +72,7 @@ class Operators:
         self._decided(row)
         self.ledger.audit(now_ms, "device", record.device, "cordoned", "open", actor)
         if was_quarantined:
+            record.previous_identity = ""  # who speaks next is who the operator let stay
             self.ledger.calm(f"quarantine:{record.device}")
             self.sessions.publish_settings(row, now_ms)
             self.holds.listen_again(row)
@@ -128,7 +129,7 @@ class Operators:
         """Moves some more attempts off draining devices, within the budget of voluntary moves."""
         self.due_ms = now_ms + DRAIN_STEP_MS
         budget = max(MOVES_AT_ONCE, int(MOVES_SHARE * len(self.ledger.attempts)))
-        moving = sum(1 for row in self.draining for a in self._of(row) if a.row.state is AttemptState.REMOVED)
+        moving = sum(self._moves(a) for row in self.draining for a in self._of(row))
         for row in list(self.draining):
             staying = [a for a in self._of(row) if a.row.state is not AttemptState.REMOVED]
             chosen = staying[: max(0, budget - moving)]
@@ -136,6 +137,11 @@ class Operators:
             self.holds.remove(chosen, "drained", now_ms)
             if not self._of(row):
                 self._drained(row, now_ms)
+
+    def _moves(self, attempt: Attempt) -> bool:
+        """Whether it is on its way; one that merely waits for a lost device's return uses up no budget."""
+        removed = attempt.row.state is AttemptState.REMOVED
+        return removed and (attempt.job.at_most_one or self.holds.awaited(attempt))
 
     def _of(self, row: int) -> list[Attempt]:
         return list(self.ledger.by_device[row].values())

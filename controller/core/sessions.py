@@ -58,7 +58,7 @@ class Sessions:
     def accept(self, row: int, session: int, now_ms: int) -> bool:
         """Whether this session may speak; a new one is committed, a lower one told the floor."""
         known = int(self.fleet.session[row])
-        if session < known:
+        if session < max(known, 1):  # 0 is the session of a row that has none
             self.ledger.count("old_session_dropped")
             self.tell_floor(row, now_ms)
             return False
@@ -89,9 +89,16 @@ class Sessions:
             self.publish_settings(row, now_ms)
 
     def settings_differ(self, row: int, held: Revision, now_ms: int) -> None:
-        """A heartbeat names older settings than ours: once more."""
+        """A heartbeat names other settings than ours: once more.
+
+        Later ones of an earlier epoch were told by a database that is lost; ours go out under a new revision.
+        """
         ours = Revision(int(self.fleet.settings_epoch[row]), int(self.fleet.settings_number[row]))
-        if held < ours and now_ms - int(self.fleet.settings_sent_ms[row]) >= FLOOR_MS:
+        if (
+            held != ours
+            and held.epoch <= self.ledger.epoch
+            and now_ms - int(self.fleet.settings_sent_ms[row]) >= FLOOR_MS
+        ):
             self.publish_settings(row, now_ms)
 
     def publish_settings(self, row: int, now_ms: int) -> None:
