@@ -361,7 +361,8 @@ class Agent:
         effects: list[Effect] = []
         runs, inventory = wire.Runs.channel, wire.Inventory.channel
         if answer.runs == self.runs.number:
-            self.runs.processed(answer.runs)
+            if answer.granted == self.memory.assignments.revision:  # else ours may be an old copy (D6)
+                self.runs.processed(answer.runs)
         elif self.runs.listed and runs_named == self.runs.number and self._may_repeat(runs, now_ms):
             self._published_ms[runs] = now_ms
             effects.append(Publish(self.device, self.runs.again(self.connection.session)))

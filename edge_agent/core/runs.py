@@ -86,6 +86,7 @@ class RunBook:
         if event.ask != self._ask and (event.ask or self.listed):
             return []
         self._asking, self._checked_ms, self.listed, self.stale = False, now_ms, True, True
+        self._told.clear()  # an extension may have been dropped with a failed save: say them all again
         live = {AttemptId(task, attempt): None for task, attempt in event.live}
         for exit_ in event.exits:
             self.exited(exit_, now_ms)

@@ -32,10 +32,10 @@ def run(**amounts: int) -> Run:
 
 
 def test_deadline_terms_a_grace_before_and_kills_at_it() -> None:
-    one = run(deadline_ms=NOW + 30_000, stop_grace_ms=5_000)
-    assert one.due_ms() == NOW + 25_000
-    assert one.decide(NOW + 24_999) == NOTHING
-    assert one.decide(NOW + 25_000) == TERM
+    one = run(deadline_ms=NOW + 30_000, stop_grace_ms=2_500)
+    assert one.due_ms() == NOW + 27_500
+    assert one.decide(NOW + 27_499) == NOTHING
+    assert one.decide(NOW + 27_500) == TERM
     assert one.cause == b"deadline"
     assert one.due_ms() == NOW + 30_000
     assert one.decide(NOW + 29_999) == NOTHING
@@ -49,8 +49,8 @@ def test_a_guard_that_wakes_late_kills_at_once() -> None:
     assert run(deadline_ms=NOW + 30_000, stop_grace_ms=5_000).decide(NOW + 90_000) == KILL
 
 
-def test_a_grace_longer_than_the_grant_takes_half_of_it() -> None:
-    assert run(deadline_ms=NOW + 28_000, stop_grace_ms=600_000).due_ms() == NOW + 14_000
+def test_a_grace_longer_than_the_grant_takes_a_twelfth_of_it() -> None:
+    assert run(deadline_ms=NOW + 24_000, stop_grace_ms=600_000).due_ms() == NOW + 22_000
 
 
 def test_extension_moves_forward_only() -> None:
