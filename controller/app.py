@@ -224,6 +224,7 @@ class App:
                 core.count_on(self.driver.core)
             self.driver.replace_core(core)
             return
+        self.driver.stop()  # the core at hand knows what is not saved: it must say nothing more
 
     async def _tell_wall_clock(self) -> None:
         while True:
