@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(config: Path | None, assignments: list[str]) -> int:
     from controller.config import ControllerSettings
     from controller.scheduler.policies import POLICIES
-    from live.logs import setup_logs
+    from live.logs import capture_logging, setup_logs
     from live.settings import SettingsError, load_settings
 
     flags: dict[str, str | None] = {}
@@ -55,6 +55,7 @@ def _run(config: Path | None, assignments: list[str]) -> int:
             USAGE, f"controller.policy: {settings.controller.policy!r} is none of {', '.join(POLICIES)}"
         )
     setup_logs(level=settings.controller.log_level, as_json=settings.controller.log_json)
+    capture_logging()
     return _serve(settings)
 
 

@@ -1,8 +1,8 @@
 """Errors by blame: remote garbage, local mistake, refusal.
 
 Garbage is what a peer sent: counted by reason, reported, dropped. A local mistake is a
-bug of ours: nobody catches it. A refusal is a legal "no" with a reason code; in the
-cores it is a value, at the edges (API, CLI) it becomes this exception.
+bug of ours: nobody catches it. A refusal is a legal "no" with a reason code: a value, and
+so not in here (`controller.core.views.RefusalView`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,3 @@ class RemoteGarbage(ValueError):
 
 class LocalMistake(AssertionError):
     """Our own bug, found at run time. The process stops and its supervisor restarts it."""
-
-
-class Refusal(Exception):
-    """A legal "no". `code` is stable, `pointer` names the offending field (JSON pointer)."""
-
-    def __init__(self, code: str, detail: str, pointer: str = "") -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.pointer = pointer

@@ -47,13 +47,6 @@ WALL_OFFSET_MS = 1_700_000_000_000
 RETRY_MS = 1_000
 
 
-class TakeoverFound(Protocol):
-    """What taking the leadership found in the store."""
-
-    stale: bool
-    marked: bool
-
-
 class LeaderStore(Protocol):
     """The few words of a store that a core is driven by."""
 

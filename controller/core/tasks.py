@@ -14,7 +14,6 @@ from protocol.tasks import AttemptId, TaskState, check_task_move
 
 SERVICE_STABLE_MS = 60_000
 """A service that ran this long starts its restart waits anew."""
-ATTEMPT_MAX = 2**53
 QUICK_LOSS_MS = 10_000
 QUICK_LOSSES_FREE = 2
 QUICK_LOSS_WAIT_MS = 60_000
