@@ -66,6 +66,10 @@ class Failover:
         elif self.fleet.state[attempt.device] == OFFLINE:
             self.ledger.deadlines.set("hold", attempt.id, now_ms)
 
+    def _unheard(self, attempt: Attempt) -> bool:
+        """Whether its device's reports free nothing: removed in a quarantine (S4)."""
+        return attempt.row.state is AttemptState.REMOVED and bool(self.fleet.quarantined[attempt.device])
+
     def on_due(self, key: AttemptId, now_ms: int) -> None:
         """The hold of an attempt has perhaps passed."""
         attempt = self.ledger.attempts.get(key)
@@ -73,7 +77,7 @@ class Failover:
             return
         if attempt.row.state is AttemptState.REMOVED and not self._stranded(attempt):
             self.holds.on_hold_due(attempt, now_ms)
-        elif self.fleet.state[attempt.device] == ONLINE:
+        elif self.fleet.state[attempt.device] == ONLINE and not self._unheard(attempt):
             return
         elif self._must_wait(attempt, now_ms):
             self.ledger.deadlines.set("hold", key, now_ms + RETRY_MS)
@@ -90,7 +94,7 @@ class Failover:
             if now_ms < (until := self.holds.documents.hold_until_ms(attempt)):
                 self.ledger.deadlines.set("hold", attempt.id, until)
                 return
-        elif self.fleet.state[attempt.device] != OFFLINE:
+        elif self.fleet.state[attempt.device] != OFFLINE and not self._unheard(attempt):
             return
         self.pace.take(now_ms)
         self.ledger.count("failovers")

@@ -124,6 +124,9 @@ class Holds:
                 self._release(attempt, reason, now_ms)
             elif attempt.job.at_most_one:
                 self.on_hold_due(attempt, now_ms)
+            elif self.fleet.quarantined[attempt.device]:  # no report will do, so time must (S4)
+                hold = self.fleet.hold_ms(attempt.device, attempt.job.row.lease_ms)
+                self.ledger.deadlines.set("hold", attempt.id, now_ms + hold)
 
     def withdraw_unlisted(self, now_ms: int) -> None:
         """In a database that may be older than the fleet: what it never listed may have been listed since.

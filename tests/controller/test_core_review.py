@@ -163,6 +163,23 @@ def test_attempts_stuck_on_a_lost_device_do_not_use_up_the_budget_of_drains(desk
     assert any(a.row.state is AttemptState.REMOVED for a in mine)
 
 
+def test_s4_what_a_quarantine_takes_back_goes_on_after_a_hold(desk, desk_kit):
+    """1 Quarantine removes what was not shown as started. 2 No report frees in it, and no hold did so for
+    at_least_one: the task waited for an operator."""
+    desk.join("d1")
+    desk.placed(guarantee=Guarantee.AT_LEAST_ONE)
+    for count, boot in enumerate(("a", "b", "a"), 2):
+        desk.status("d1", desk_kit.session(count), boot=boot)
+    assert desk.attempt().state is AttemptState.REMOVED
+    other = desk.join("d2")
+    for seq in range(2, 6):
+        assert desk.task().attempt == 1
+        desk.after(8_000)
+        desk.heartbeat("d1", desk_kit.session(4), seq)
+        desk.heartbeat("d2", other, seq)
+    assert (desk.task().device, desk.task().attempt) == ("d2", 2)
+
+
 # ------------------------------------------------------------------ our own silence
 
 
