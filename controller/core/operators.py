@@ -55,7 +55,7 @@ class Operators:
             self.ledger.save(record)
         elif self.fleet.removed[row]:
             self.fleet.records[row].removed = False
-            self._decided(row)
+            self._trust_again(row, now_ms)
         self.ledger.audit(now_ms, "device", event.device, "", "known", event.actor)
         self.ledger.emit(Reply(event.request, DoneView(event.device)))
 
@@ -66,13 +66,19 @@ class Operators:
     def _uncordon(self, row: int, actor: str, now_ms: int) -> None:
         """Also ends a drain and a quarantine: the operator has looked."""
         record = self.fleet.records[row]
-        was_quarantined = record.quarantined
-        record.cordoned = record.draining = record.quarantined = False
+        record.cordoned = record.draining = False
         self.draining.pop(row, None)
-        self._decided(row)
+        self._trust_again(row, now_ms)
         self.ledger.audit(now_ms, "device", record.device, "cordoned", "open", actor)
+
+    def _trust_again(self, row: int, now_ms: int) -> None:
+        """Takes over what was decided; a quarantine ends with it: the operator has looked."""
+        record = self.fleet.records[row]
+        was_quarantined, record.quarantined = record.quarantined, False
         if was_quarantined:
-            record.previous_identity = ""  # who speaks next is who the operator let stay
+            record.previous_identity = ""  # who speaks next is who was let stay
+        self._decided(row)
+        if was_quarantined:
             self.ledger.calm(f"quarantine:{record.device}")
             self.sessions.publish_settings(row, now_ms)
             self.holds.listen_again(row)

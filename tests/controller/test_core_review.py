@@ -163,6 +163,18 @@ def test_attempts_stuck_on_a_lost_device_do_not_use_up_the_budget_of_drains(desk
     assert any(a.row.state is AttemptState.REMOVED for a in mine)
 
 
+def test_a_quarantined_device_that_was_removed_and_added_again_may_work(desk, desk_kit):
+    """1 Quarantine. 2 Removed: its alarm ends. 3 Added again, and quarantined still."""
+    for count, boot in enumerate(("a", "b", "a"), 1):
+        desk.status("d1", desk_kit.session(count), boot=boot)
+    desk.decide("d1", "remove")
+    told = desk_kit.settings(desk.decide("d1", "add"))
+    assert told and not told[-1].quarantined
+    number = desk.join("d1", desk_kit.session(9))
+    desk.placed()
+    assert (desk.task().device, desk.core.ledger.fleet.session[0]) == ("d1", number)
+
+
 def test_s4_what_a_quarantine_takes_back_goes_on_after_a_hold(desk, desk_kit):
     """1 Quarantine removes what was not shown as started. 2 No report frees in it, and no hold did so for
     at_least_one: the task waited for an operator."""
