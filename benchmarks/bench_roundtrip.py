@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -111,19 +112,21 @@ def without_controller(rounds: int) -> tuple[Spread, Spread, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="command round trip")
     parser.add_argument("--rounds", type=int, default=1_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
+    medians: list[float] = []
     with fleet("--agents", "1", "--devices", "0") as running:
         for _ in range(arguments.repeats):
             probe = round_trip(hops=2)
             times, cpu = through_fleet(running, arguments.rounds)
             whole = spread([round(t * 1_000) for t in times])
-            show(
-                Result("round trip, controller to agent and back: p50", whole.p50_us, "us", TARGET_US,
-                       probe=probe.p50_us, cpu=f"{cpu} a ping, its HTTP request included"),
-                Result("round trip, controller to agent and back: p99", whole.p99_us, "us",
-                       probe=probe.p99_us),
-            )  # fmt: skip
+            medians.append(whole.p50_us)
+            say(f"{whole}; probe {probe.p50_us:.0f} us; cpu {cpu}")
+    show(
+        Result("round trip: p50, median of the passes", statistics.median(medians), "us", TARGET_US,
+               probe=probe.p50_us, cpu=f"{cpu} a ping, its HTTP request included"),
+        Result("round trip: p50, best of the passes", min(medians), "us", TARGET_US, probe=probe.p50_us),
+    )  # fmt: skip
     agent, links, cpu_us = without_controller(arguments.rounds)
     probe = round_trip(hops=2)
     say("parts of it")

@@ -19,12 +19,15 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import uvloop
 
+from benchmarks.bench_store import probe_fsync
 from benchmarks.fleet import Fleet, fleet, spent_ms, until
 from benchmarks.load import post, run_clients
 from benchmarks.report import Result, percentile, say, show
@@ -84,6 +87,18 @@ def probe() -> tuple[Load, float]:
     return seen, used / len(seen.latencies_s) * 1e6
 
 
+def disk_fsyncs() -> float:
+    """Calls per second where the fleet's database lies: a commit can't be faster."""
+    with tempfile.TemporaryDirectory() as folder:
+        return probe_fsync(Path(folder))
+
+
+def busy_s() -> float:
+    """Processor seconds that anybody used so far, on all cores."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
 def ended(running: Fleet) -> dict[str, int]:
     """Tasks by state."""
     return {state: int(number) for state, number in (running.api.fleet().get("tasks") or {}).items()}
@@ -98,9 +113,13 @@ def sustained(running: Fleet, seconds: float) -> None:
     bare, bare_us = probe()
     load(running.host, running.port, running.token, WARM_S)
     until(lambda: not open_tasks(ended(running)), DRAIN_S, "the end of the warm-up's tasks", 0.5)
+    fsyncs = disk_fsyncs()
     cpu, done = running.cpu_s(), ended(running)["succeeded"]
+    busy, own = busy_s(), time.process_time()
     seen = load(running.host, running.port, running.token, seconds)
     cpu_after, now = running.cpu_s(), ended(running)
+    generator = time.process_time() - own
+    others = busy_s() - busy - generator - (sum(cpu_after.values()) - sum(cpu.values()))
     begin, submits = time.monotonic(), len(seen.latencies_s)
     mean_ms = statistics.mean(seen.latencies_s) * 1e3
     show(
@@ -110,6 +129,8 @@ def sustained(running: Fleet, seconds: float) -> None:
         Result("submit latency: p99", percentile(seen.latencies_s, 99) * 1e3, "ms"),
     )  # fmt: skip
     say(f"probe: {bare.rate:,.0f} requests/s at {bare_us:.0f} us of processor each; answers {seen.statuses}")
+    say(f"disk: {fsyncs:,.0f} fsync/s before it; load generator {generator / seen.seconds:.2f} cores, "
+        f"strangers {max(0.0, others) / seen.seconds:.2f} of {os.cpu_count()} cores")  # fmt: skip
     succeeded = now["succeeded"] - done
     say(f"during {seen.seconds:.0f} s: {submits:,} accepted, {succeeded:,} succeeded "
         f"({succeeded / seen.seconds:,.0f}/s), {open_tasks(now):,} open at the end")  # fmt: skip
