@@ -34,6 +34,9 @@ OUTBOX_WINDOW = 32
 """Chunks in flight without an acknowledgement."""
 INT_MAX = 2**63 - 1
 SESSION_MAX = 2**64 - 1
+SESSION_LEAP_MAX = 2**52
+"""A session so far above all others was never reached by counting (2^28 connections): one false
+message must not use up the numbers that a device has for its whole life."""
 MILLI_MAX = 10_000_000
 """cpu_milli and gpu_milli of one device: 10,000 cores."""
 MIB_MAX = 2**40

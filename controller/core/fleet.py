@@ -175,6 +175,11 @@ class Fleet:
         self.inventory[row] = 0
         self.room_generation += 1
 
+    def forget_session(self, row: int) -> None:
+        """As if this device had never spoken."""
+        self.begin_session(row, 0)
+        self.runs_session[row] = self.runs_number[row] = self.granted_session[row] = 0
+
     def note_heartbeats(self, rows: Ints, used: Ints, now_ms: int) -> None:
         """Signs of life of many devices at once; `used` is (n, 3)."""
         self.heard_ms[rows] = now_ms

@@ -55,6 +55,7 @@ class Operators:
             self.ledger.save(record)
         elif self.fleet.removed[row]:
             self.fleet.records[row].removed = False
+            self.sessions.forget(row)
             self._trust_again(row, now_ms)
         self.ledger.audit(now_ms, "device", event.device, "", "known", event.actor)
         self.ledger.emit(Reply(event.request, DoneView(event.device)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from controller.core.fleet import NEVER
 from controller.core.ledger import Ledger
 from controller.core.records import DeviceRow
+from protocol.limits import SESSION_LEAP_MAX
 from protocol.messages import Revision, Settings, Status
 from protocol.resources import ZERO
 
@@ -62,12 +63,28 @@ class Sessions:
             self.ledger.count("old_session_dropped")
             self.tell_floor(row, now_ms)
             return False
+        if session > known + SESSION_LEAP_MAX:
+            self.ledger.count_garbage("implausible_session")
+            return False
         if session > known:
             if known and self.fleet.willed_ms[row] > NEVER:
                 self.fleet.note_flap(row, now_ms, FLAP_FORGET_MS)
             self.fleet.begin_session(row, session)
             self.ledger.save(self.fleet.records[row])
         return True
+
+    def newer(self, row: int, session: int) -> bool:
+        """Whether this session is above the highest that was accepted."""
+        return session > int(self.fleet.session[row])
+
+    def forget(self, row: int) -> None:
+        """An operator lets a removed device join again: whatever number it comes with is its first.
+
+        Old grants fit no heartbeat of a session drawn anew, and what was granted before ends by its hold.
+        """
+        self.fleet.forget_session(row)
+        record = self.fleet.records[row]
+        record.boot_id = record.instance_id = record.previous_identity = ""
 
     def identify(self, row: int, status: Status) -> bool:
         """Takes note of who speaks; True when two identities alternate: A, B, then A again."""

@@ -256,7 +256,7 @@ class Agent:
             return self._complain("old_epoch", "settings", now_ms)
         if message.revision <= self.memory.settings.revision:
             return []
-        if not floor_is_attainable(message.session_floor):
+        if not floor_is_attainable(message.session_floor, self.connection.session):
             return self._complain("impossible_floor", str(message.session_floor), now_ms, "error")
         self.memory.settings, self.memory.changed = message, True
         self.runs.stale = True

@@ -15,7 +15,7 @@ from enum import Enum
 from edge_agent.core.memory import Memory
 from protocol.backoff import RECONNECT_BASE_MS, RECONNECT_STABLE_MS, reconnect_ms
 from protocol.core import Connect, Disconnect, Effect, Publish
-from protocol.limits import SESSION_MAX
+from protocol.limits import SESSION_LEAP_MAX, SESSION_MAX
 from protocol.messages import Status
 
 CHANCE_BITS = 24
@@ -117,6 +117,9 @@ class Connection:
         return self.memory.session
 
 
-def floor_is_attainable(floor: int) -> bool:
-    """A floor that leaves no session above it is somebody's garbage: obeying it would loop for ever."""
-    return floor >> CHANCE_BITS < SESSION_MAX >> CHANCE_BITS
+def floor_is_attainable(floor: int, session: int) -> bool:
+    """A floor that leaves no session above it, or so far above ours that no counting reached it, is garbage.
+
+    Obeying the first would loop for ever, the second would make us speak with sessions that nobody believes.
+    """
+    return floor >> CHANCE_BITS < SESSION_MAX >> CHANCE_BITS and floor <= session + SESSION_LEAP_MAX

@@ -7,7 +7,7 @@ import pytest
 from controller.core.effects import Confirm
 from controller.core.records import AttemptState, FleetRow
 from protocol.core import TimerElapsed
-from protocol.limits import hold_ms
+from protocol.limits import SESSION_LEAP_MAX, SESSION_MAX, hold_ms
 from protocol.messages import Revision, Settings
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, RunState, TaskState
@@ -233,3 +233,26 @@ def test_s4_a_quarantine_that_was_looked_into_is_not_begun_anew_by_the_right_mac
     desk.status("d1", desk_kit.session(6), boot="b")
     desk.status("d1", desk_kit.session(7), boot="a")
     assert desk.core.ledger.fleet.quarantined[0]
+
+
+@pytest.mark.parametrize("channel", ["status", "inventory", "runs", "heartbeat"])
+def test_s1_one_false_message_does_not_use_up_a_device_s_sessions(desk, desk_kit, channel):
+    """1 Somebody says the highest session in a device's name. 2 No number is left above it: silent for ever."""
+    number = desk.join()
+    facts = {"count": 1} if channel == "runs" else {}
+    getattr(desk, channel)("d1", SESSION_MAX, **facts)
+    assert desk.core.ledger.garbage["implausible_session"] == 1
+    assert desk_kit.answers(desk.heartbeat("d1", number, 7))
+    assert desk.core.ledger.fleet.runs_session[0] == number
+
+
+def test_s1_a_device_that_is_added_again_joins_without_a_floor(desk, desk_kit):
+    """Its numbers were used up, leap by leap; an operator gives it a fresh start."""
+    desk.join(number=SESSION_LEAP_MAX)
+    desk.decide("d1", "remove")
+    desk.decide("d1", "add")
+    desk.join(number=desk_kit.session(1))
+    desk.after(1_000)
+    assert desk.core.pictures.device(0, desk.now).state == "online"
+    desk.take_over()
+    assert desk.core.ledger.fleet.session[0] == desk_kit.session(1)

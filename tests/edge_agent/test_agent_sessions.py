@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.backoff import RECONNECT_FAST_CAP_MS
 from protocol.core import Connect, Disconnect, GarbageArrived, LinkDown, Note, Save, SaveFailed
-from protocol.limits import SESSION_MAX
+from protocol.limits import SESSION_LEAP_MAX, SESSION_MAX
 from protocol.messages import (
     Answer,
     Assignments,
@@ -151,10 +151,14 @@ def test_equal_to_the_floor_stays(bench, kit):
     assert bench.agent.connection.up
 
 
-def test_a_floor_that_nothing_can_rise_above_is_refused(bench, kit):
-    effects = bench.receive(Settings(Revision(1, 1), session_floor=SESSION_MAX))
-    assert kit.of(effects, Disconnect) == []
-    assert bench.agent.counts["impossible_floor"] == 1
+def test_a_floor_that_no_counting_can_have_reached_is_refused(bench, kit):
+    """Above it nothing is left, or nothing that the controller believes."""
+    session = bench.agent.connection.session
+    for number, floor in enumerate((SESSION_MAX, session + SESSION_LEAP_MAX + 1), 1):
+        effects = bench.receive(Settings(Revision(1, number), session_floor=floor))
+        assert kit.of(effects, Disconnect) == []
+        assert bench.agent.counts["impossible_floor"] == number
+    assert bench.agent.connection.session == session
 
 
 def test_an_old_document_is_ignored_and_a_restart_remembers_that(bench, kit):
