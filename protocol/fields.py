@@ -181,41 +181,48 @@ class Table:
 
 
 class Record:
-    """A dataclass whose fields are declared with `wire`; unknown keys are ignored."""
+    """A dataclass whose fields are declared with `wire`; unknown keys are ignored.
+
+    Kinds that write what they are given (`_PLAIN`) are not asked to: this is the hot path.
+    """
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
-        self.rows = table_of(cls)
-        self.names = tuple(name for name, _, _, _ in self.rows)
+        self._readers = [(name, key, kind.read, default) for name, key, kind, default in table_of(cls)]
+        self._writers = [
+            (name, key, None if isinstance(kind, _PLAIN) else kind.write, default)
+            for name, key, kind, default in table_of(cls)
+        ]
 
     def read(self, value: object) -> Any:
         if type(value) is not dict:
             raise RemoteGarbage(GarbageReason.NOT_A_MAP, type(value).__name__)
-        arguments = []
-        for name, key, kind, default in self.rows:
-            raw = value.get(key, MISSING)
+        get, arguments = value.get, []
+        for name, key, read, default in self._readers:
+            raw = get(key, MISSING)
             if raw is MISSING:
-                raw = value.get(name, MISSING)
+                raw = get(name, MISSING)
             if raw is MISSING or (raw is None and default is not MISSING):
                 if default is MISSING:
                     raise RemoteGarbage(GarbageReason.MISSING_FIELD, name)
                 arguments.append(default)
                 continue
             try:
-                arguments.append(kind.read(raw))
+                arguments.append(read(raw))
             except RemoteGarbage as garbage:
                 raise RemoteGarbage(garbage.reason, f"{name}: {garbage.detail}"[:160]) from None
         return self.cls(*arguments)
 
     def write(self, value: Any, named: bool) -> object:
         out: dict[object, object] = {}
-        for name, key, kind, default in self.rows:
+        for name, key, write, default in self._writers:
             item = getattr(value, name)
             if default is MISSING or item != default:
-                out[name if named else key] = kind.write(item, named)
+                out[name if named else key] = item if write is None else write(item, named)
         return out
 
 
+_PLAIN = (Int, Flag, Text)
 Row = tuple[str, int, Kind, object]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -283,7 +284,7 @@ def test_a_full_disk_behind_stdout_is_an_error(clean_home):
 
 
 def test_closed_streams_are_survived(clean_home):
-    command = f"{sys.executable} -m fleetmuster context list >&- 2>&-"
+    command = f"{shlex.quote(sys.executable)} -m fleetmuster context list >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=REPOSITORY, timeout=60).returncode == 0
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,11 +40,12 @@ def marked(folder: Path, name: str) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def open_folder(tmp_path: Path) -> Path:
-    """A folder that tasks under another uid can write to."""
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(parent, 0o777)
-    return tmp_path
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that tasks under another uid can write to, whatever pytest does to its own."""
+    with tempfile.TemporaryDirectory(prefix="fm-story-") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
 
 
 def long_job(
@@ -69,8 +71,8 @@ def cancel(fleet: LiveFleet, task: str) -> None:
     fleet.until(task, 20, state="cancelled")
 
 
-def test_a_job_runs_where_most_room_is_and_its_output_can_be_read(fleet: LiveFleet, tmp_path: Path) -> None:
-    blockers = [long_job(fleet, open_folder(tmp_path), f"b{i}", cpu=600) for i in range(2)]
+def test_a_job_runs_where_most_room_is_and_its_output_can_be_read(fleet: LiveFleet, folder: Path) -> None:
+    blockers = [long_job(fleet, folder, f"b{i}", cpu=600) for i in range(2)]
     taken = {fleet.until(t, 20, state="running")["device"] for t in blockers}
     assert len(taken) == 2, "equal tasks spread over devices"
     task = fleet.submit("sh", "-c", "echo out; echo err >&2; exit 0")
@@ -82,9 +84,8 @@ def test_a_job_runs_where_most_room_is_and_its_output_can_be_read(fleet: LiveFle
 
 
 def test_a_killed_device_loses_its_work_to_another_once_and_does_not_run_it_again(
-    fleet: LiveFleet, tmp_path: Path
+    fleet: LiveFleet, folder: Path
 ) -> None:
-    folder = open_folder(tmp_path)
     seconds = next(_SECONDS)
     task = long_job(fleet, folder, "moved", seconds=seconds)
     first = fleet.until(task, 20, state="running")["device"]
@@ -107,8 +108,7 @@ def test_a_killed_device_loses_its_work_to_another_once_and_does_not_run_it_agai
     cancel(fleet, task)
 
 
-def test_at_least_one_moves_within_seconds_of_a_death(fleet: LiveFleet, tmp_path: Path) -> None:
-    folder = open_folder(tmp_path)
+def test_at_least_one_moves_within_seconds_of_a_death(fleet: LiveFleet, folder: Path) -> None:
     task = long_job(fleet, folder, "quick", guarantee="at_least_one")
     first = fleet.until(task, 20, state="running")["device"]
     fleet.kill_device(first)
@@ -120,9 +120,8 @@ def test_at_least_one_moves_within_seconds_of_a_death(fleet: LiveFleet, tmp_path
 
 
 def test_a_killed_controller_changes_no_assignment_and_loses_no_answer(
-    fleet: LiveFleet, tmp_path: Path
+    fleet: LiveFleet, folder: Path
 ) -> None:
-    folder = open_folder(tmp_path)
     task = long_job(fleet, folder, "kept")
     before = fleet.until(task, 20, state="running")
     os.kill(fleet.child_pid("controller.cli"), signal.SIGKILL)
@@ -143,8 +142,7 @@ def _try_submit(fleet: LiveFleet) -> str:
         return ""
 
 
-def test_a_broker_that_restarts_empty_stops_no_healthy_run(fleet: LiveFleet, tmp_path: Path) -> None:
-    folder = open_folder(tmp_path)
+def test_a_broker_that_restarts_empty_stops_no_healthy_run(fleet: LiveFleet, folder: Path) -> None:
     script = f"echo $FM_ATTEMPT >> {folder}/steady; exec sleep 300"
     task = fleet.submit("sh", "-c", script, kind="service")
     before = fleet.until(task, 20, state="running")
@@ -157,8 +155,7 @@ def test_a_broker_that_restarts_empty_stops_no_healthy_run(fleet: LiveFleet, tmp
     cancel(fleet, task)
 
 
-def test_a_killed_agent_adopts_its_runs_when_it_returns(fleet: LiveFleet, tmp_path: Path) -> None:
-    folder = open_folder(tmp_path)
+def test_a_killed_agent_adopts_its_runs_when_it_returns(fleet: LiveFleet, folder: Path) -> None:
     script = f"echo $FM_ATTEMPT:$FM_DEVICE:$$ >> {folder}/adopted; exec sleep 300"
     task = fleet.submit("sh", "-c", script, kind="service")
     device = fleet.until(task, 20, state="running")["device"]
