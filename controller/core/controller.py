@@ -303,7 +303,8 @@ class Controller:
 
     def _on_runs(self, row: int, message: Runs, now_ms: int) -> None:
         # An older session's report never overwrites, but may free (S1, L3); and its sender learns the floor.
-        if not self.sessions.accept(row, message.session, now_ms) and self.sessions.newer(row, message.session):
+        accepted = self.sessions.accept(row, message.session, now_ms)
+        if not accepted and self.sessions.newer(row, message.session):
             return
         self.holds.on_runs(row, message, now_ms)
         self.placement.notice_room(now_ms)

@@ -106,8 +106,11 @@ class Leases:
 
         Revisions of epochs before the last detected restore are known to be above, and say nothing new.
         """
-        if named.epoch > max(self.ledger.epoch, self.ledger.wall(now_ms) // 1000) + EPOCH_AHEAD_MAX:
-            # No leader can have had it: believing it would drive the epoch out of its range.
+        ours, wall_s = self.ledger.epoch, self.ledger.wall(now_ms) // 1000
+        if named.epoch > max(ours, wall_s) + EPOCH_AHEAD_MAX or (named.epoch > ours == self.restored):
+            # No leader can have had it: believing it would drive the epoch out of its range. An
+            # epoch taken for being above the whole fleet is not outdone by the next device that
+            # names a higher one: it would make the fleet wait again and again.
             self.ledger.count_garbage("implausible_epoch")
             return False
         past = self.restored <= named.epoch < self.ledger.epoch

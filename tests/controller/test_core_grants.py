@@ -166,6 +166,16 @@ def test_d1_a_lower_revision_is_no_alarm(desk, desk_kit):
     assert not [e for e in effects if isinstance(e, TakeEpoch)]
 
 
+def test_d1_an_epoch_taken_for_that_is_not_outdone_again_and_again(desk, desk_kit):
+    """A device that invents revisions could else make the whole fleet wait for ever."""
+    number = desk.running()
+    desk.heartbeat("d1", number, 20, held=Revision(desk.epoch + 7, 3))
+    desk.take_over(above=desk.epoch + 7)
+    effects = desk.heartbeat("d1", number, 21, held=Revision(desk.epoch + 7, 3))
+    assert not [e for e in effects if isinstance(e, TakeEpoch)]
+    assert desk.core.ledger.garbage["implausible_epoch"] == 1
+
+
 # ------------------------------------------------------------- D3 documents, H5 H6
 
 

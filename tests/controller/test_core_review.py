@@ -237,7 +237,7 @@ def test_s4_a_quarantine_that_was_looked_into_is_not_begun_anew_by_the_right_mac
 
 @pytest.mark.parametrize("channel", ["status", "inventory", "runs", "heartbeat"])
 def test_s1_one_false_message_does_not_use_up_a_device_s_sessions(desk, desk_kit, channel):
-    """1 Somebody says the highest session in a device's name. 2 No number is left above it: silent for ever."""
+    """1 Somebody says the highest session in a device's name. 2 No number is left above it."""
     number = desk.join()
     facts = {"count": 1} if channel == "runs" else {}
     getattr(desk, channel)("d1", SESSION_MAX, **facts)
