@@ -167,6 +167,8 @@ class App:
             build(self), log_config=None, access_log=False, lifespan="off", server_header=False, backlog=2_048
         )
         server = _Server(config)
+        host, port = listener.getsockname()[:2]
+        log("info", "serving", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         tasks = [
             asyncio.create_task(self.driver.run()),
             asyncio.create_task(server.serve(sockets=[listener])),

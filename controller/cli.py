@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -33,10 +32,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(config: Path | None, assignments: list[str]) -> int:
-    from controller.config import ControllerSettings
+    from controller.config import load_config
     from controller.scheduler.policies import POLICIES
     from live.logs import capture_logging, setup_logs
-    from live.settings import SettingsError, load_settings
+    from live.settings import SettingsError
 
     flags: dict[str, str | None] = {}
     for assignment in assignments:
@@ -45,7 +44,7 @@ def _run(config: Path | None, assignments: list[str]) -> int:
             return _fail(USAGE, f"--set wants SECTION.KEY=VALUE, got {assignment!r}")
         flags[name] = value
     try:
-        settings = load_settings(ControllerSettings, file=config, env=os.environ, flags=flags).value
+        settings = load_config(config, flags).value
     except SettingsError as error:
         return _fail(USAGE, str(error))
     except OSError as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from live.settings import section, setting
+from live.logs import LEVELS
+from live.settings import Loaded, SettingsError, load_settings, section, setting
+from protocol.topics import valid_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +60,26 @@ class ControllerSettings:
     controller: ControllerSection = section(ControllerSection)
     http: HttpSection = section(HttpSection)
     mqtt: BrokerSection = section(BrokerSection)
+
+
+def load_config(
+    file: Path | None, flags: Mapping[str, str | None], env: Mapping[str, str] | None = None
+) -> Loaded[ControllerSettings]:
+    """The checked settings. Raises `SettingsError`, one line."""
+    loaded = load_settings(ControllerSettings, file=file, env=os.environ if env is None else env, flags=flags)
+    _check(loaded)
+    return loaded
+
+
+def _check(loaded: Loaded[ControllerSettings]) -> None:
+    """What a type and a range cannot say."""
+    own, mqtt = loaded.value.controller, loaded.value.mqtt
+    wanted = "letters, digits and dashes, at most 64, beginning with a letter or digit"
+    for name, good, must, value in (
+        ("controller.id", valid_id(own.id), wanted, own.id),
+        ("controller.fleet", valid_id(own.fleet), wanted, own.fleet),
+        ("controller.log_level", own.log_level in LEVELS, f"one of {', '.join(LEVELS)}", own.log_level),
+        ("mqtt.host", bool(mqtt.host), "a name or an address", mqtt.host),
+    ):
+        if not good:
+            raise SettingsError(f"{loaded.origin(name)}: {name} must be {must}, not {value!r}")

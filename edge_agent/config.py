@@ -75,7 +75,9 @@ class AgentSection:
         minimum=lim.HEARTBEAT_MS_MIN,
         maximum=lim.LEASE_MS_MAX,
     )
-    run_uid: int = setting(-1, "user that runs execute as, where the agent is root; -1: its own", minimum=-1)
+    run_uid: int = setting(
+        -1, "user that runs execute as, where the agent is root; -1: its own", minimum=-1, maximum=2**32 - 2
+    )
     on_stop: OnStop = setting(OnStop.KILL, "runs when the agent is stopped: `kill` or `leave` to the guard")
     outbox_bytes_max: int = setting(
         BYTES_MAX, "captured output kept on disk until it is stored", unit="bytes", minimum=65_536
@@ -145,6 +147,8 @@ def _check(loaded: Loaded[AgentConfig]) -> None:
         raise SettingsError(
             f"{where}: agent.log_level must be one of {', '.join(LEVELS)}, not {agent.log_level!r}"
         )
+    if not loaded.value.mqtt.host:
+        raise SettingsError(f"{loaded.origin('mqtt.host')}: mqtt.host must be a name or an address, not ''")
     labels = device.labels
     if len(labels) > lim.LABELS_MAX or any(len(v) > lim.LABEL_CHARS_MAX for v in labels.values()):
         where = loaded.origin("device.labels")

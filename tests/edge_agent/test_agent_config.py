@@ -75,6 +75,8 @@ def test_flags_beat_environment_beats_conf_d_beats_file(file):
         {"agent.log_level": "loud"},
         {"agent.heartbeat_ms": "1"},
         {"mqtt.port": "70000"},
+        {"mqtt.host": ""},
+        {"agent.run_uid": "4294967295"},
         {"agent.on_stop": "maybe"},
         {"mqtt.hots": "x"},
     ],
