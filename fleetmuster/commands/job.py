@@ -75,9 +75,8 @@ def run(session: Session, options: Namespace) -> Exit:
         console.json(job)
     if options.wait:
         return _follow(session, job_id, options.wait_timeout)
-    console.say(
-        f"next: fm job wait {job_id}\n      fm task list --job {job_id}\n      fm job cancel {job_id}"
-    )
+    for lead, step in (("next:", "job wait"), ("     ", "task list --job"), ("     ", "job cancel")):
+        console.say(f"{lead} fm {step} {job_id}")
     return Exit.OK
 
 

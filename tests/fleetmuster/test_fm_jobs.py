@@ -32,7 +32,8 @@ def test_run_prints_the_id_alone_and_says_what_next(api, fm, says):
     api.on("POST", "/jobs", says(JOB, 201))
     ended = fm("job", "run", "--", "true")
     assert (ended.code, ended.out) == (0, "j-1\n")
-    assert "fm job wait j-1" in ended.err and "fm task list --job j-1" in ended.err
+    steps = ["next: fm job wait j-1", "fm task list --job j-1", "fm job cancel j-1"]
+    assert [line.strip() for line in ended.err.splitlines()] == steps
 
 
 def test_run_sends_only_what_was_said(api, fm, says):
