@@ -46,8 +46,9 @@ def _parse(args: list[str]) -> UpOptions:
     parser.add_argument("--data", type=Path, default=Path("fm-data"), metavar="DIR", help="./fm-data")
     parser.add_argument("--http", type=_address, metavar="HOST:PORT", help="127.0.0.1:8080; port 0: any")
     parser.add_argument("--mqtt", type=_address, metavar="HOST:PORT", help="127.0.0.1:1883; port 0: any")
-    parser.add_argument("--broker", default="auto", help="auto, mosquitto, amqtt or mqtt://host:port")
-    parser.add_argument("--policy", default="spread", help="how devices are picked: spread or best_fit")
+    brokers = "auto, mosquitto, amqtt or mqtt://host:port"
+    parser.add_argument("--broker", type=_broker, default="auto", metavar="BROKER", help=brokers)
+    parser.add_argument("--policy", default="spread", choices=("spread", "best_fit"), help="picks devices")
     parser.add_argument("--json", action="store_true", help="one JSON line when ready")
     parser.add_argument("--insecure-lan", action="store_true", help="serve others, without TLS")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -77,6 +78,12 @@ def _address(text: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _broker(text: str) -> str:
+    if text not in ("auto", "mosquitto", "amqtt") and not text.startswith(("mqtt://", "mqtts://")):
+        raise argparse.ArgumentTypeError(f"expected auto, mosquitto, amqtt or mqtt://host:port, got {text!r}")
+    return text
 
 
 def _check_lan(options: UpOptions) -> None:

@@ -88,8 +88,13 @@ class DataDirectory:
                 Exit.CONFLICT,
                 f"another `fm up` runs on {self.root}; stop it, or give this one its own --data",
             ) from None
+        except (FileExistsError, NotADirectoryError) as error:
+            raise CommandError(
+                Exit.FAILED, f"can't use the data directory {self.root}: {error.filename} is no directory"
+            ) from error
         except (OSError, ValueError) as error:
-            raise CommandError(Exit.FAILED, f"can't use the data directory {self.root}: {error}") from error
+            reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            raise CommandError(Exit.FAILED, f"can't use the data directory {self.root}: {reason}") from error
 
     def close(self) -> None:
         if self._lock_fd >= 0:

@@ -19,6 +19,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleetmuster.exits import CommandError, Exit
 from fleetmuster.up_files import (
@@ -32,9 +33,13 @@ from fleetmuster.up_files import (
 )
 from fleetmuster.up_processes import Child
 
+if TYPE_CHECKING:
+    from broker.contract import Broker
+
 READY_S = 90.0
 RESTART_S = 1.0
 RESTART_MAX_S = 30.0
+BROKER_RETRY_MAX_S = 5.0
 POLL_S = 0.1
 VIRTUAL_PROFILES = ("pi-4b-4g", "pi-5-8g", "pi-zero-2w")
 TASK_USER = "nobody"
@@ -56,8 +61,6 @@ class UpFleet:
     """Everything that `fm up` started."""
 
     def __init__(self, options: UpOptions, say: Say) -> None:
-        from broker.contract import Broker
-
         self.options, self.say = options, say
         self.data = DataDirectory(options.data)
         self.token = "fm_" + secrets.token_urlsafe(32)
@@ -297,21 +300,29 @@ class UpFleet:
             )
 
     async def _keep_broker(self) -> None:
-        from broker.contract import BrokerError
-
         assert self.broker is not None
         while not self.stopping.is_set():
             reason = await self.broker.exited()
-            if self.stopping.is_set():
+            if not self.stopping.is_set():
+                self.say(f"the broker is gone ({reason})")
+                await self._bring_back(self.broker)
+
+    async def _bring_back(self, broker: Broker) -> None:
+        """Starts it again, one of somebody else's is only asked for; what hinders is told when it changes."""
+        from broker.contract import BrokerError
+
+        pause, told = RESTART_S, ""
+        while not self.stopping.is_set():
+            await asyncio.sleep(pause)
+            try:
+                await (broker.start() if broker.kind == "external" else broker.restart())
+            except (BrokerError, OSError) as error:
+                if str(error) != told:
+                    self.say(f"still no broker, trying on: {error}")
+                pause, told = min(pause * 2, BROKER_RETRY_MAX_S), str(error)
+            else:
+                self.say("the broker runs again")
                 return
-            self.say(f"the broker is gone ({reason})")
-            await asyncio.sleep(RESTART_S)
-            if self.broker.kind != "external":
-                try:
-                    await self.broker.restart()
-                    self.say("the broker runs again")
-                except BrokerError as error:
-                    self.say(f"the broker can't be started again: {error}")
 
     async def _own_broker(self, sock: socket.socket) -> None:
         """Serves the controller's wishes for credentials (`controller.brokering`)."""
