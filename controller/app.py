@@ -213,20 +213,28 @@ class App:
         """A save failed: memory is ahead of the store, so it is thrown away."""
         log("error", "save failed, rebuilding from the store", reason=reason)
         self.asker.fail_all(reason)
+        self._drop_questions()
         self.wire.drop()
         while not self.stopping.is_set():
             try:
                 core = await self._lead(self.saving.above)
             except StoreError as error:
                 log("error", "the store does not answer", reason=str(error))
+                self.asker.refuse(str(error))
+                self._drop_questions()
                 await asyncio.sleep(RETRY_MS / 1000)
                 continue
             self.saving.above = 0
+            self.asker.accept()
             if isinstance(self.driver.core, Controller):
                 core.count_on(self.driver.core)
             self.driver.replace_core(core)
             return
         self.driver.stop()  # the core at hand knows what is not saved: it must say nothing more
+
+    def _drop_questions(self) -> None:
+        """Who asked was told that nothing was done, so it must not be done later."""
+        self.driver.drop_queued(lambda event: isinstance(event, Question))
 
     async def _tell_wall_clock(self) -> None:
         while True:
@@ -299,7 +307,8 @@ class App:
     def health(self) -> Mapping[str, bool]:
         core = self.driver.core
         leading = isinstance(core, Controller) and boottime_ms() < core.speak_until_ms
-        return {"store": not self.saver.fenced, "broker": self.wire.up, "leader": leading}
+        store = not self.saver.fenced and not self.asker.refusing
+        return {"store": store, "broker": self.wire.up, "leader": leading}
 
 
 class _Server(uvicorn.Server):

@@ -115,6 +115,14 @@ class Driver:
         if wake is not None and not wake.done():
             wake.set_result(None)
 
+    def drop_queued(self, unwanted: Callable[[Event], bool]) -> int:
+        """Forget queued events that must not be fed any more; answers how many."""
+        kept = [(at_ms, event) for at_ms, event in self._inbox if not unwanted(event)]
+        dropped = len(self._inbox) - len(kept)
+        self._inbox = deque(kept)
+        self._note_drained()
+        return dropped
+
     def replace_core(self, core: Core) -> None:
         """Go on with another core, rebuilt from what is saved. For `on_save_failed`."""
         self.core = core

@@ -51,6 +51,8 @@ class Asker:
         """By request number, oldest first: the order of insertion is that of the deadlines."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_request = 0
+        self.refusing = ""
+        """Why no question is taken at the moment."""
         self.late = 0
         """Answers that nobody waited for any more."""
 
@@ -68,6 +70,8 @@ class Asker:
         number = question.request
         if number in self._waiting:
             raise LocalMistake(f"request {number} was asked twice")
+        if self.refusing:
+            raise SaveLost(self.refusing)
         if len(self._waiting) >= self._waiting_max:
             raise Busy(f"{self._waiting_max} requests wait already")
         loop = asyncio.get_running_loop()
@@ -99,6 +103,15 @@ class Asker:
         for waiter in lost.values():
             if not waiter.answer.done():
                 waiter.answer.set_exception(SaveLost(reason))
+
+    def refuse(self, reason: str) -> None:
+        """Every question, waiting or to come, ends with `SaveLost` until `accept`."""
+        self.refusing = reason
+        self.fail_all(reason)
+
+    def accept(self) -> None:
+        """Questions are taken again."""
+        self.refusing = ""
 
     def _give_up_oldest(self) -> None:
         loop = asyncio.get_running_loop()

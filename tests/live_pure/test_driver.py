@@ -103,6 +103,25 @@ def save_and_say(event: Event) -> list[Effect]:
     return [Say(f"early {event.name}"), Save((event.name,)), Say(event.name)]
 
 
+def test_what_was_dropped_while_a_save_failed_is_never_fed():
+    """1 A save fails. 2 Who waits behind it is told so. 3 Then it must not happen after all."""
+    core = ScriptedCore(save_and_say)
+
+    async def on_save_failed(reason: str) -> None:
+        fixture.driver.post(Asked("refused"))
+        fixture.driver.post(Asked("kept"))
+        assert fixture.driver.drop_queued(lambda event: event == Asked("refused")) == 1
+
+    fixture = Fixture(core, 1, on_save_failed=on_save_failed)
+
+    async def scenario():
+        fixture.driver.post(Asked("a"))
+        await fixture.until(lambda: "kept" in fixture.said)
+
+    drive(fixture, scenario)
+    assert [event.name for event in core.fed if isinstance(event, Asked)] == ["a", "kept"]
+
+
 def test_a_batch_is_one_commit_and_its_effects_follow_in_order():
     fixture = Fixture(ScriptedCore(save_and_say))
 

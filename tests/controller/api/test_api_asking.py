@@ -99,6 +99,26 @@ def test_who_goes_away_leaves_nothing_behind():
     asyncio.run(scene())
 
 
+def test_while_nothing_can_be_saved_nobody_waits_for_it():
+    async def scene():
+        offered = []
+        asker = Asker(lambda q: offered.append(q) or True)
+        waiting = asyncio.ensure_future(asker.ask(FleetQueried(1)))
+        await asyncio.sleep(0)
+        asker.refuse("disk full")
+        for answer in (waiting, asker.ask(FleetQueried(2))):
+            with pytest.raises(SaveLost, match="disk full"):
+                await answer
+        assert [q.request for q in offered] == [1]
+        asker.accept()
+        again = asyncio.ensure_future(asker.ask(FleetQueried(3)))
+        await asyncio.sleep(0)
+        asker.reply(Reply(3, 5))
+        assert await again == 5
+
+    asyncio.run(scene())
+
+
 def test_a_lost_save_ends_every_question_and_the_next_is_asked_as_ever():
     async def scene():
         asker = Asker(lambda q: True)
