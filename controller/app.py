@@ -38,7 +38,7 @@ from live.clock import boottime_ms, wall_ms
 from live.driver import Driver, Performers, SaveError
 from live.link import TlsSettings
 from live.logs import log, note_to_log
-from protocol.core import Connect, Disconnect, Note, Publish
+from protocol.core import Connect, Disconnect, Event, Note, Publish
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,7 +86,6 @@ class App:
         self.wire: Wire
         self.asker = Asker(self._offer)
         self.stopping = asyncio.Event()
-        self.uvicorn_stop: Callable[[], None] = lambda: None
         self._static_hash = token_hash(settings.http.token) if settings.http.token else ""
 
     # ------------------------------------------------------------- life
@@ -151,11 +150,11 @@ class App:
             on_inbox_drained=self.wire.resume,
         )
 
-    def _offer(self, event: Question | object) -> bool:
-        return self.driver.offer(event)  # type: ignore[arg-type]
+    def _offer(self, event: Event) -> bool:
+        return self.driver.offer(event)
 
-    def _post(self, event: object) -> None:
-        self.driver.post(event)  # type: ignore[arg-type]
+    def _post(self, event: Event) -> None:
+        self.driver.post(event)
 
     def _broker(self) -> tuple[str, int, str, str, TlsSettings | None]:
         mqtt = self.settings.mqtt

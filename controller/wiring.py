@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import numpy as np
-
 from controller.core.effects import ClearRetained, PublishFleet, PublishLeases
-from controller.core.events import CanaryReturned, HeartbeatBatch
+from controller.core.events import CanaryReturned, heartbeat_batch
 from live.link import Link, LinkHandlers, LinkOptions, TlsSettings, WillMessage
 from live.links import make_link
 from protocol import topics
@@ -147,16 +145,7 @@ class Wire:
 
     def _flush(self) -> None:
         gathered, self._heartbeats = self._heartbeats, []
-        messages = [m for _, m in gathered]
-        self._offer(
-            HeartbeatBatch(
-                [d for d, _ in gathered],
-                np.array([m.session for m in messages], np.uint64),
-                np.array([m.seq for m in messages], np.int64),
-                np.array([m.held for m in messages], np.int64),
-                np.array([m.used for m in messages], np.int64),
-            )
-        )
+        self._offer(heartbeat_batch(gathered))
 
     # ------------------------------------------------------------- out
 

@@ -13,12 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from broker.events import Publication
 from controller.core.controller import Beginning, Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
-from controller.core.events import CanaryReturned, HeartbeatBatch
+from controller.core.events import CanaryReturned, heartbeat_batch
 from controller.core.records import LeaderRow, Row, Snapshot
 from protocol import topics
 from protocol.codec import decode, encode
@@ -310,13 +308,4 @@ class ControllerProcess:
 
     def _flush(self) -> None:
         gathered, self._heartbeats = self._heartbeats, []
-        messages = [m for _, m in gathered]
-        self.feed(
-            HeartbeatBatch(
-                [d for d, _ in gathered],
-                np.array([m.session for m in messages], np.uint64),
-                np.array([m.seq for m in messages], np.int64),
-                np.array([m.held for m in messages], np.int64),
-                np.array([m.used for m in messages], np.int64),
-            )
-        )
+        self.feed(heartbeat_batch(gathered))

@@ -121,8 +121,7 @@ class Controller:
         self._wire(restored, policy, now_ms)
         load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
         self.failover.recall(snapshot.fleet, now_ms)
-        for row in range(self.ledger.fleet.count):
-            self.failover.on_change(row, now_ms)
+        self.failover.resume(now_ms)
         self._begin(snapshot, beginning, restored, now_ms)
         self.placement.wake(now_ms)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from controller.core.records import TaskSpec
 from protocol.core import Event
+from protocol.messages import Heartbeat
 from protocol.tasks import Guarantee, JobKind
 
 
@@ -28,6 +29,18 @@ class HeartbeatBatch(Event):
     seqs: npt.NDArray[np.int64]
     held: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
+
+
+def heartbeat_batch(gathered: list[tuple[str, Heartbeat]]) -> HeartbeatBatch:
+    """The columns of (device, heartbeat) pairs, at least one."""
+    messages = [message for _, message in gathered]
+    return HeartbeatBatch(
+        [device for device, _ in gathered],
+        np.array([m.session for m in messages], np.uint64),
+        np.array([m.seq for m in messages], np.int64),
+        np.array([m.held for m in messages], np.int64),
+        np.array([m.used for m in messages], np.int64),
+    )
 
 
 @dataclass(slots=True)

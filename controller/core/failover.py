@@ -55,6 +55,17 @@ class Failover:
             if attempt.row.state is not AttemptState.REMOVED or self._stranded(attempt):
                 self._plan(attempt, now_ms)
 
+    def resume(self, now_ms: int) -> None:
+        """After a take-over devices are suspect by our own silence: only what may run already has a hold to watch.
+
+        What no revision listed stays where it was put, until its device is found to be gone.
+        """
+        for attempt in self.ledger.attempts.values():
+            if not attempt.before and self.fleet.state[attempt.device] != OFFLINE:
+                continue
+            if attempt.row.state is not AttemptState.REMOVED or self._stranded(attempt):
+                self._plan(attempt, now_ms)
+
     def _stranded(self, attempt: Attempt) -> bool:
         """Whether only a report, and no hold, would let the task of this removed attempt go on."""
         return not attempt.job.at_most_one and self.holds.awaited(attempt)
