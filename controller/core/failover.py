@@ -56,7 +56,7 @@ class Failover:
                 self._plan(attempt, now_ms)
 
     def resume(self, now_ms: int) -> None:
-        """After a take-over devices are suspect by our own silence: only what may run already has a hold to watch.
+        """After a take-over devices are suspect by our own silence: only what may run has a hold to watch.
 
         What no revision listed stays where it was put, until its device is found to be gone.
         """

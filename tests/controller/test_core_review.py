@@ -8,7 +8,7 @@ from controller.core.effects import Confirm
 from controller.core.records import AttemptState, FleetRow
 from protocol.core import TimerElapsed
 from protocol.limits import SESSION_LEAP_MAX, SESSION_MAX, hold_ms
-from protocol.messages import Revision, Settings
+from protocol.messages import Assignments, Revision, Settings
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, RunState, TaskState
 
@@ -210,6 +210,31 @@ def test_c4_nobody_is_blamed_for_what_we_did_not_hear_while_we_did_not_lead(desk
         desk.feed(renewal.event)
     desk.after(3_000)
     assert (desk.task().device, desk.task().attempt) == (device, 1)
+
+
+def test_i12_a_restart_moves_nothing_that_was_assigned_and_not_yet_told(desk, desk_kit):
+    """1 Assigned and committed. 2 The controller dies before it tells. 3 The next one lost no device yet."""
+    number = desk.join()
+    attempt = assign_without_telling(desk)
+    desk.take_over()
+    desk.after(5_000)
+    assert (desk.task().device, desk.task().attempt) == ("d1", 1)
+    desk.heartbeat("d1", number, 2)
+    desk.after(2_000)
+    listed = desk_kit.published(desk.said, Assignments, "d1")[-1].attempts
+    assert [a.attempt for a in listed] == [attempt.attempt] == [1]
+
+
+def test_what_was_not_told_before_a_restart_moves_once_its_device_is_gone(desk):
+    desk.join()
+    assign_without_telling(desk)
+    desk.take_over()
+    desk.join("d2")
+    began = desk.now
+    while desk.now < began + 45_000 and desk.task().attempt == 1:
+        desk.heartbeat("d2", 1 << 24, 10 + (desk.now - began) // 1_000)
+        desk.after(1_000)
+    assert (desk.task().device, desk.task().attempt) == ("d2", 2)
 
 
 # ------------------------------------------------------------------ sessions
