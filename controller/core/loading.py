@@ -46,6 +46,9 @@ def load_work(
         jobs.remember(key, job_id, fingerprint)
     for task_id, number, device in snapshot.recent:
         ledger.remember(AttemptId(task_id, number), device)
+    for attempt in snapshot.attempts:
+        if attempt.state is AttemptState.FREE:  # its device was not told yet: its output may still come
+            ledger.remember(AttemptId(attempt.task, attempt.attempt), attempt.device)
     for row_number in range(ledger.fleet.count):
         documents.recall(row_number)
         if ledger.fleet.draining[row_number]:

@@ -160,6 +160,19 @@ def stored(desk, desk_kit, number, seq):
     return answer.outbox, answer.stored
 
 
+def test_output_of_a_task_that_ended_just_before_a_restart_is_kept(desk):
+    """1 The result is saved. 2 The controller dies before its device is told. 3 The output comes after."""
+    number = desk.running()
+    desk.core.documents.pace.tat_ms = desk.now + 10**9  # nothing is told for now
+    desk.runs("d1", number, 3, ("j1.0", 1, ENDED, 0))
+    assert desk.task().state is TaskState.SUCCEEDED
+    desk.take_over()
+    desk.status("d1", number)
+    desk.message("d1", chunk(1))
+    assert desk.core.ledger.counters["output_chunks"] == 1
+    assert "output_of_unknown_attempt" not in desk.core.ledger.garbage
+
+
 def test_output_is_acknowledged_as_far_as_it_is_stored_without_a_gap(desk, desk_kit):
     number = desk.running()
     for seq in (1, 2, 4, 2, 5):
