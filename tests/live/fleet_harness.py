@@ -39,10 +39,13 @@ class LiveFleet:
         self.process: subprocess.Popen[str] | None = None
         self.extra: list[subprocess.Popen[bytes]] = []
         self.ready: dict[str, str] = {}
+        self.before: tuple[str, ...] = ()
+        """Words in front of its command line, as of `unshare`."""
 
     def start(self) -> None:
+        command = [sys.executable, "-m", "fleetmuster", "up", "--json", "--data", str(self.data)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fleetmuster", "up", "--json", "--data", str(self.data), *self.arguments],
+            [*self.before, *command, *self.arguments],
             stdout=subprocess.PIPE,
             stderr=open(self.data.parent / "up.log", "a"),  # noqa: SIM115
             text=True,
