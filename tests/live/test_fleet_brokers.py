@@ -95,7 +95,7 @@ def test_on_the_embedded_broker_that_comes_back_empty(tmp_path):
         fleet.process.wait(5)
         wait_for(lambda: not children_left(tmp_path / "data"), 10, "all that it started is gone")
         fleet.start()
-        works(fleet)
+        fleet.until(fleet.submit("true"), 30, state="succeeded")
     finally:
         assert fleet.stop() == 0
 

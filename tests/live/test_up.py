@@ -122,7 +122,7 @@ def test_killed_it_takes_everything_along_and_the_next_one_works(tmp_path):
     assert fleet.process is not None
     fleet.process.kill()
     fleet.process.wait(5)
-    wait_for(lambda: not processes_of(tmp_path / "data"), 10, "the end of all that it started")
+    wait_for(lambda: not processes_of(tmp_path / "data"), 10, "the end of all of it")
     sleeping = ["pgrep", "-fx", f"sleep {seconds}"]
     wait_for(
         lambda: subprocess.run(sleeping, capture_output=True, check=False).returncode, 5, "no run is left"
