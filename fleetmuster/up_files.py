@@ -106,7 +106,10 @@ class DataDirectory:
     def _read_credentials(self) -> None:
         path = self.root / "credentials.json"
         if path.exists():
-            read = json.loads(path.read_text())
+            try:
+                read = json.loads(path.read_text())
+            except ValueError:
+                read = None
             if not isinstance(read, dict) or not all(isinstance(v, str) for v in read.values()):
                 raise ValueError(f"{path} is damaged")
             self.credentials = read
