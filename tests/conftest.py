@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 MARK = f"FM_TEST_RUN={os.getpid()}-{time.time_ns()}"
 LEFTOVER_GRACE_MS = 5_000
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs deaf to Ctrl-C, and what we start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 NO_MOSQUITTO = "NOT RUN, mosquitto isn't installed: sudo apt-get install -y --no-install-recommends mosquitto"
 
 
