@@ -13,6 +13,7 @@ from controller.scheduler.view import Demand, View
 from protocol.resources import NAMES
 
 CANDIDATES_MAX = 10
+UNITS = {"cpu_milli": "mCPU", "memory_mib": "MiB", "disk_mib": "MiB of disk", "gpu_milli": "mGPU"}
 
 
 @dataclass(slots=True)
@@ -67,12 +68,14 @@ def _why_none(view: View, demand: Demand) -> str:
     for name, amount, capacity in zip(NAMES, demand.resources, view.capacity, strict=True):
         largest = int(capacity[able].max()) if able.any() else 0
         if amount > largest:
-            return f"can never fit as things are: needs {amount:,} {name}; largest device has {largest:,}"
+            return (
+                f"can never fit as things are: needs {amount:,} {UNITS[name]}; largest device has {largest:,}"
+            )
     if not (able & view.online).any():
         return "every device that could take it is offline or suspect"
     able &= view.online
     for name, amount, free in zip(NAMES, demand.resources, view.free, strict=True):
         most = int(free[able].max())
         if amount > most:
-            return f"waits for room: needs {amount:,} {name}; most free now is {most:,}"
+            return f"waits for room: needs {amount:,} {UNITS[name]}; most free now is {most:,}"
     return "waits for room: no single device has enough of everything free at once"

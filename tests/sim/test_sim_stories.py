@@ -73,7 +73,7 @@ def test_a_job_that_can_never_fit_is_accepted_and_explains_itself(world):
     world.advance(5_000)
     assert world.task(f"{job}.0").state is TaskState.PENDING
     summary = world.explain(f"{job}.0").summary
-    assert "needs 8,000 memory_mib" in summary and "4,096" in summary
+    assert "needs 8,000 MiB" in summary and "4,096" in summary
     world.add_device("big", Resources(4_000, 16_000, 100, 0)).boot()
     world.until(lives(world, f"{job}.0"))
     assert world.running(f"{job}.0") == [("big", 1)]
