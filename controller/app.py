@@ -24,7 +24,7 @@ from controller.api.app import build
 from controller.api.asking import Asker
 from controller.api.gate import token_hash
 from controller.api.port import Question
-from controller.brokering import BrokerOwner, BrokerRefused, agent_toml
+from controller.brokering import BrokerOwner, agent_toml
 from controller.config import ControllerSettings
 from controller.core.controller import Beginning, Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
@@ -272,7 +272,7 @@ class App:
         return wall_ms()
 
     async def add_device(self, device: str) -> str:
-        """Raises `BrokerRefused`."""
+        """Raises `controller.brokering.BrokerRefused`."""
         given = await self.owner.ask("add", device)
         mqtt = self.settings.mqtt
         host, _, port = (mqtt.advertise or f"{mqtt.host}:{mqtt.port}").rpartition(":")
@@ -346,6 +346,3 @@ async def run(settings: ControllerSettings, listener: socket.socket) -> None:
 def prepare(directory: Path) -> None:
     """Makes the data directory. Raises `OSError`."""
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-
-
-__all__ = ["App", "BrokerRefused", "listen", "prepare", "run"]
