@@ -1,0 +1,124 @@
+"""Observations: what happened, as kernel, broker and database saw it, never as a core says.
+
+Rule of this file: plain data, in the order in which things happened. A simulated world
+makes them as it goes; a recording of real processes is a file of the same, one JSON object
+a line (`histories.py`). Checkers know nothing else, so they can't tell the two apart.
+Times are ms of the observer's clock, which no device shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.core.records import Row
+
+
+@dataclass(slots=True)
+class Observation:
+    """Something that happened at `at_ms`."""
+
+    at_ms: int
+
+
+@dataclass(slots=True)
+class RunBegan(Observation):
+    """A process of this attempt lives on the device from now on."""
+
+    device: str
+    task: str
+    attempt: int
+    at_most_one: bool
+    lease_ms: int
+    weak: bool = False
+    """The device can't contain runs: its holds are longer (L4)."""
+
+
+@dataclass(slots=True)
+class RunEnded(Observation):
+    """Nothing of that run lives any more."""
+
+    device: str
+    task: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class JournalLost(Observation):
+    """The device forgot who it was and what it ran."""
+
+    device: str
+
+
+@dataclass(slots=True)
+class Committed(Observation):
+    """One transaction of the leader, with the epoch that it was conditional on."""
+
+    epoch: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class JobAccepted(Observation):
+    """Somebody was told that his job is accepted, with so many tasks."""
+
+    job: str
+    count: int
+
+
+@dataclass(slots=True)
+class DatabaseRestored(Observation):
+    """An older copy was put back; from here its content is the truth (§11)."""
+
+    rows: tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class Delivered(Observation):
+    """The broker handed a publication to a client (`received`), or took one from it."""
+
+    client: str
+    received: bool
+    topic: str
+    payload: bytes
+    publisher: str = ""
+    """Whose connection it came from, where that is known."""
+
+
+@dataclass(slots=True)
+class Shown(Observation):
+    """What people were shown of a device: `online`, `suspect` or `offline`."""
+
+    device: str
+    state: str
+
+
+@dataclass(slots=True)
+class OutputWritten(Observation):
+    """A run wrote these bytes from `offset` on."""
+
+    device: str
+    task: str
+    attempt: int
+    stream: int
+    offset: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Measured(Observation):
+    """A size that must stay below a bound under steady load (I14)."""
+
+    name: str
+    value: int
+    bound: int
+
+
+@dataclass(slots=True)
+class OutOfBounds(Observation):
+    """A fault outside the assumptions began: these invariants don't hold for `device` ("": for
+    anybody) until `until_ms`; what is checked instead is the fault's own business."""
+
+    device: str
+    invariants: tuple[str, ...]
+    until_ms: int
+    why: str
