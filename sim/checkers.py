@@ -17,6 +17,7 @@ from protocol.messages import AssignedAttempt
 from protocol.resources import ZERO, Resources
 from protocol.tasks import FINAL_TASK, AttemptId, Guarantee, TaskState
 from sim.clockwork import Clockwork
+from sim.observations import Observation, RunFrozen, RunThawed
 
 RATE_SHARE = 0.02
 """Two clocks at the ends of their bounds measure a duration so differently."""
@@ -41,6 +42,8 @@ class Checkers:
         """Jobs whose acceptance was answered, and how many tasks each has."""
         self.forgetful: dict[str, None] = {}
         """Devices that lost a journal: an `at_least_one` attempt needs no grant to start there again."""
+        self.frozen: list[tuple[str, AssignedAttempt]] = []
+        """Runs of suspended machines: they execute nothing."""
         self._last: dict[str, int] = {}
         self._held: dict[str, dict[AttemptId, None]] = {}
         self._added: list[str] = []
@@ -72,8 +75,32 @@ class Checkers:
         self._check_cancelled(attempt)
 
     def run_ended(self, device: str, attempt: AssignedAttempt) -> None:
+        if (device, attempt) in self.frozen:
+            self.frozen.remove((device, attempt))
+            return
         self.live[attempt.task].remove((device, attempt))
         self._check_cancelled(attempt)
+
+    def saw(self, observation: Observation) -> None:
+        """What has no word of its own here."""
+        if isinstance(observation, RunFrozen):
+            key = (observation.device, observation.task, observation.attempt)
+            for device, attempt in list(self.live[observation.task]):
+                if (device, attempt.task, attempt.attempt) == key:
+                    self.live[observation.task].remove((device, attempt))
+                    self.frozen.append((device, attempt))
+        elif isinstance(observation, RunThawed):
+            key = (observation.device, observation.task, observation.attempt)
+            for device, attempt in list(self.frozen):
+                if (device, attempt.task, attempt.attempt) == key:
+                    self.frozen.remove((device, attempt))
+                    self._thawed(device, attempt)
+
+    def _thawed(self, device: str, attempt: AssignedAttempt) -> None:
+        others = self.live.setdefault(attempt.task, [])
+        if others and attempt.guarantee is Guarantee.AT_MOST_ONE:
+            self.breach("I1", f"{attempt.task} {attempt.attempt} thaws on {device} while another lives")
+        others.append((device, attempt))
 
     def journal_lost(self, device: str) -> None:
         self.forgetful[device] = None

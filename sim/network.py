@@ -67,6 +67,8 @@ class Line:
     number: int
     client: str
     holder: NetworkClient
+    place: str
+    """Where the client stands: the key of cuts and frozen processes; two clones have two."""
     pipes: tuple[Pipe, Pipe] = field(default_factory=lambda: (Pipe(), Pipe()))
     heard_ms: int = 0
     near_open: bool = True
@@ -84,9 +86,9 @@ class Network:
         self.rng = clock.stream("network")
         self.lines: dict[int, Line] = {}
         self.cuts: dict[str, tuple[bool, bool]] = {}
-        """Client -> whether its way (up, down) is cut."""
+        """Place (the client's id, but for clones) -> whether its way (up, down) is cut."""
         self.frozen: dict[str, None] = {}
-        """Clients whose process stands still: they send no pings and give nothing up."""
+        """Places whose process stands still: they send no pings and give nothing up."""
         self._numbers = 0
         self._armed_ms: int | None = None
 
@@ -98,10 +100,11 @@ class Network:
         holder: NetworkClient,
         filters: tuple[tuple[str, int], ...],
         will: ev.Publication | None = None,
+        place: str = "",
     ) -> int:
         """Opens a connection; `holder` hears `on_link_up` or `on_link_down` of its number."""
         self._numbers += 1
-        line = Line(self._numbers, client, holder, heard_ms=self.clock.now_ms)
+        line = Line(self._numbers, client, holder, place or client, heard_ms=self.clock.now_ms)
         self.lines[line.number] = line
         if not self.broker_up:
             self.clock.after(REFUSED_MS, lambda: self._near_down(line, "refused"))
@@ -154,7 +157,7 @@ class Network:
             return
         self.clock.trace("network", f"heal {client}")
         for line in list(self.lines.values()):
-            if line.client == client:
+            if line.place == client:
                 for way in (UP, DOWN):
                     held, line.pipes[way].held = line.pipes[way].held, deque()
                     for work in held:
@@ -177,7 +180,7 @@ class Network:
     def _send(self, line: Line, way: int, work: Callable[[], None], stray: bool = False) -> None:
         """Lets `work` happen at the other end after the way there, in order unless it strays."""
         pipe = line.pipes[way]
-        if self.cuts.get(line.client, (False, False))[way]:
+        if self.cuts.get(line.place, (False, False))[way]:
             pipe.held.append(work)
             return
         low, high = self.weather.latency_ms
@@ -197,7 +200,7 @@ class Network:
     def _keep_alive(self, line: Line) -> None:
         if not line.near_open:
             return
-        if line.client not in self.frozen:
+        if line.place not in self.frozen:
             if self.clock.now_ms - line.heard_ms >= GIVE_UP_MS:
                 self._near_down(line, "keep-alive elapsed")
                 return

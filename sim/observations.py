@@ -43,6 +43,25 @@ class RunEnded(Observation):
 
 
 @dataclass(slots=True)
+class RunFrozen(Observation):
+    """The machine was suspended: the run lives and executes nothing. It counts as live again
+    only when it thaws; its end may come before that."""
+
+    device: str
+    task: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class RunThawed(Observation):
+    """The run executes again."""
+
+    device: str
+    task: str
+    attempt: int
+
+
+@dataclass(slots=True)
 class JournalLost(Observation):
     """The device forgot who it was and what it ran."""
 
@@ -116,7 +135,8 @@ class Measured(Observation):
 @dataclass(slots=True)
 class OutOfBounds(Observation):
     """A fault outside the assumptions began: these invariants don't hold for `device` ("": for
-    anybody) until `until_ms`; what is checked instead is the fault's own business."""
+    anybody) until `until_ms`; what is checked instead is the fault's own business. A later one of
+    the same device and `why` takes its place: its end is told when it is known."""
 
     device: str
     invariants: tuple[str, ...]
