@@ -30,6 +30,8 @@ class Clockwork:
         self.seed = seed
         self.now_ms = START_MS
         self.lines: list[str] = []
+        self.on_line: Callable[[str], None] | None = None
+        """Who else reads along, line by line: a report."""
         self._heap: list[tuple[int, int, Work]] = []
         self._seq = 0
         self._hash = hashlib.blake2b(digest_size=16)
@@ -60,6 +62,8 @@ class Clockwork:
         line = f"{self.now_ms} {who} {what}"
         self._hash.update(line.encode() + payload)
         self.lines.append(line)
+        if self.on_line is not None:
+            self.on_line(line)
         if len(self.lines) > 2 * LINES_MAX:
             del self.lines[:LINES_MAX]
 
