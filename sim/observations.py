@@ -70,9 +70,19 @@ class JournalLost(Observation):
 
 @dataclass(slots=True)
 class Committed(Observation):
-    """One transaction of the leader, with the epoch that it was conditional on."""
+    """One transaction of the leader, with the epoch that it was conditional on.
+
+    The rows are read at once and copied where they are kept: a core may go on changing them.
+    """
 
     epoch: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class DatabaseRead(Observation):
+    """What somebody found in the database who has no part in writing it: open jobs with their open tasks."""
+
     rows: tuple[Row, ...]
 
 
@@ -89,6 +99,8 @@ class DatabaseRestored(Observation):
     """An older copy was put back; from here its content is the truth (§11)."""
 
     rows: tuple[Row, ...]
+    marked: bool = True
+    """Whether the copy says that it is one; else the controllers must find out (D1)."""
 
 
 @dataclass(slots=True)
@@ -109,6 +121,11 @@ class Shown(Observation):
 
     device: str
     state: str
+    session: int = 0
+    period_ms: int = 0
+    """How often the device beats."""
+    hearing_ms: int = 0
+    """Since when the one who shows it has been connected; 0: it is not, and claims nothing."""
 
 
 @dataclass(slots=True)
@@ -121,6 +138,30 @@ class OutputWritten(Observation):
     stream: int
     offset: int
     data: bytes
+
+
+@dataclass(slots=True)
+class OutputDropped(Observation):
+    """The device has no captured output of this attempt any more. `full`: for want of room."""
+
+    device: str
+    task: str
+    attempt: int
+    full: bool = False
+
+
+@dataclass(slots=True)
+class RestartBegan(Observation):
+    """One component is restarted while all else is well (I12)."""
+
+    what: str
+
+
+@dataclass(slots=True)
+class RestartOver(Observation):
+    """It is back, and so is everybody who had to reconnect."""
+
+    what: str
 
 
 @dataclass(slots=True)

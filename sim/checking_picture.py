@@ -1,0 +1,242 @@
+"""The picture: what kernel and database have shown so far, kept once for all checkers.
+
+Rule of this file: it takes observations in and judges nothing. A commit becomes a list of
+changes, each row beside the one that it replaced, so that no checker needs a history of its
+own. What must outlive a restored backup (which numbers were handed out, what started) is
+never forgotten; the rest is replaced by what the copy holds.
+It knows no core: a core's memory is exactly what is under suspicion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from controller.core.records import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    DeviceRow,
+    DocumentRow,
+    FleetRow,
+    JobRow,
+    OutputRow,
+    Row,
+    TaskRow,
+)
+from protocol.resources import ZERO, Resources
+from protocol.tasks import FINAL_TASK, AttemptId
+from sim.observations import DatabaseRestored, RunBegan
+
+R = TypeVar("R")
+Change = tuple[R | None, R]
+"""What it was (None: new) and what it is."""
+
+
+RESTORED_EPOCH = "restored_epoch"
+"""The fact that is committed when an old copy was found out (D1)."""
+
+
+def job_of(task: str) -> str:
+    """A task is `<job>.<index>`."""
+    return task.rpartition(".")[0]
+
+
+@dataclass(slots=True)
+class Commit:
+    """One transaction as changes; the last row of each key counts."""
+
+    at_ms: int
+    epoch: int
+    jobs: list[Change[JobRow]] = field(default_factory=list)
+    tasks: list[Change[TaskRow]] = field(default_factory=list)
+    attempts: list[Change[AttemptRow]] = field(default_factory=list)
+    devices: list[Change[DeviceRow]] = field(default_factory=list)
+    audits: list[AuditRow] = field(default_factory=list)
+    outputs: list[OutputRow] = field(default_factory=list)
+
+
+class Picture:
+    """Runs as they live, rows as they were committed."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, list[tuple[str, RunBegan]]] = {}
+        """Task -> its live runs: (device, run), oldest first."""
+        self.frozen: list[tuple[str, RunBegan]] = []
+        """Runs of suspended machines: they execute nothing, so they are not in `live`."""
+        self.starts: dict[AttemptId, int] = {}
+        self.start_times: list[tuple[int, str, AttemptId]] = []
+        """(when, device, attempt) of every start."""
+        self.forgetful: dict[str, None] = {}
+        """Devices that lost a journal."""
+        self.accepted: dict[str, int] = {}
+        """Jobs whose acceptance was answered, and how many tasks each has."""
+        self.given: dict[AttemptId, str] = {}
+        """To which device each attempt was ever given, lost ones of a restored database included."""
+        self.last: dict[str, int] = {}
+        """Highest attempt number ever committed, by task."""
+        self.dark = False
+        """An unmarked old copy was put back and nobody has found out yet."""
+        self.obscure: dict[AttemptId, None] = {}
+        """Attempts that were committed in the dark: §11 promises nothing of them."""
+        self.forget_rows()
+
+    def forget_rows(self) -> None:
+        self.jobs: dict[str, JobRow] = {}
+        self.tasks: dict[str, TaskRow] = {}
+        self.attempts: dict[AttemptId, AttemptRow] = {}
+        self.devices: dict[str, DeviceRow] = {}
+        self.documents: dict[str, tuple[int, int]] = {}
+        """Device -> (epoch, number) of its document."""
+        self.facts: dict[str, str] = {}
+        self.reserved: dict[str, Resources] = {}
+        """Device -> what its attempts that are not free reserve together."""
+        self.tasks_of: dict[str, int] = {}
+        """Job -> how many tasks were ever stored for it."""
+        self.open_of: dict[str, int] = {}
+        """Job -> how many of them are not final."""
+        self.open: dict[str, None] = {}
+        """Tasks that are not final."""
+
+    # ------------------------------------------------------------- runs
+
+    def began(self, run: RunBegan) -> None:
+        key = AttemptId(run.task, run.attempt)
+        self.live.setdefault(run.task, []).append((run.device, run))
+        self.starts[key] = self.starts.get(key, 0) + 1
+        self.start_times.append((run.at_ms, run.device, key))
+
+    def ended(self, device: str, task: str, attempt: int) -> RunBegan:
+        """Raises `LookupError` for a run that never began: the observer is wrong."""
+        found = _take(self.live.get(task, []), device, task, attempt)
+        found = found or _take(self.frozen, device, task, attempt)
+        if found is None:
+            raise LookupError(f"{task} {attempt} ends on {device}, where it never began")
+        return found[1]
+
+    def froze(self, device: str, task: str, attempt: int) -> None:
+        if (found := _take(self.live.get(task, []), device, task, attempt)) is not None:
+            self.frozen.append(found)
+
+    def thawed(self, device: str, task: str, attempt: int) -> RunBegan | None:
+        """The run that executes again; None if it was not frozen."""
+        found = _take(self.frozen, device, task, attempt)
+        if found is None:
+            return None
+        self.live.setdefault(task, []).append(found)
+        return found[1]
+
+    # ------------------------------------------------------------- rows
+
+    def commit(self, at_ms: int, epoch: int, rows: Iterable[Row]) -> Commit:
+        """Takes a transaction in; returns what it changed."""
+        done = Commit(at_ms, epoch)
+        latest: dict[tuple[type, Any], Row] = {}
+        for row in rows:
+            kind = type(row)
+            if kind is AuditRow:
+                done.audits.append(row)  # type: ignore[arg-type]
+            elif kind is OutputRow:
+                done.outputs.append(row)  # type: ignore[arg-type]
+            elif (key_of := _KEYS.get(kind)) is not None:
+                latest[kind, key_of(row)] = row
+        for (kind, _), row in sorted(latest.items(), key=lambda item: _ORDER[item[0][0]]):
+            self._put[kind](self, copy(row), done)
+        return done
+
+    def _put_job(self, row: JobRow, done: Commit) -> None:
+        done.jobs.append((self.jobs.get(row.id), row))
+        self.jobs[row.id] = row
+
+    def _put_task(self, row: TaskRow, done: Commit) -> None:
+        old = self.tasks.get(row.id)
+        done.tasks.append((old, row))
+        self.tasks[row.id] = row
+        if old is None:
+            self.tasks_of[row.job] = self.tasks_of.get(row.job, 0) + 1
+        was_open, is_open = row.id in self.open, row.state not in FINAL_TASK
+        if is_open != was_open:
+            self.open_of[row.job] = self.open_of.get(row.job, 0) + (1 if is_open else -1)
+            if is_open:
+                self.open[row.id] = None
+            else:
+                del self.open[row.id]
+
+    def _put_attempt(self, row: AttemptRow, done: Commit) -> None:
+        key = AttemptId(row.task, row.attempt)
+        old = self.attempts.get(key)
+        done.attempts.append((old, row))
+        self.attempts[key] = row
+        held_before = old is not None and old.state is not AttemptState.FREE
+        held = row.state is not AttemptState.FREE
+        if held and not held_before:
+            now = self.reserved.get(row.device, ZERO)
+            self.reserved[row.device] = now.plus(self.demand(row.task))
+        elif held_before and not held:
+            self.reserved[row.device] = self.reserved[row.device].minus(self.demand(row.task))
+        if self.dark and old is None:
+            self.obscure[key] = None
+
+    def _put_device(self, row: DeviceRow, done: Commit) -> None:
+        done.devices.append((self.devices.get(row.device), row))
+        self.devices[row.device] = row
+
+    def _put_document(self, row: DocumentRow, done: Commit) -> None:
+        self.documents[row.device] = (row.epoch, row.number)
+
+    def _put_fact(self, row: FleetRow, done: Commit) -> None:
+        if row.name == RESTORED_EPOCH and row.value != self.facts.get(row.name):
+            self.dark = False
+        self.facts[row.name] = row.value
+
+    _put: dict[type, Callable[[Picture, Any, Commit], None]] = {
+        JobRow: _put_job,
+        TaskRow: _put_task,
+        AttemptRow: _put_attempt,
+        DeviceRow: _put_device,
+        DocumentRow: _put_document,
+        FleetRow: _put_fact,
+    }
+
+    def demand(self, task: str) -> Resources:
+        """What an attempt of the task reserves; nothing where the job was never stored."""
+        job = self.jobs.get(job_of(task))
+        return ZERO if job is None else job.spec.resources
+
+    def restored(self, copy_put_back: DatabaseRestored) -> Commit:
+        """An older copy counts from now on. What was answered since is lost; what runs, runs."""
+        self.forget_rows()
+        self.accepted.clear()
+        self.obscure.clear()
+        self.dark = False
+        done = self.commit(copy_put_back.at_ms, 0, copy_put_back.rows)
+        self.dark = not copy_put_back.marked
+        return done
+
+
+def _take(runs: list[tuple[str, RunBegan]], device: str, task: str, attempt: int) -> tuple[str, RunBegan] | None:
+    for at, (where, run) in enumerate(runs):
+        if where == device and run.task == task and run.attempt == attempt:
+            return runs.pop(at)
+    return None
+
+
+_KEYS: dict[type, Callable[[Any], Any]] = {
+    JobRow: lambda row: row.id,
+    TaskRow: lambda row: row.id,
+    AttemptRow: lambda row: (row.task, row.attempt),
+    DeviceRow: lambda row: row.device,
+    DocumentRow: lambda row: row.device,
+    FleetRow: lambda row: row.name,
+}
+_ORDER: dict[type, int] = {
+    FleetRow: 0,
+    JobRow: 1,
+    TaskRow: 2,
+    DeviceRow: 3,
+    DocumentRow: 4,
+    AttemptRow: 5,
+}
+"""Jobs before what needs their demand; the floor that ends the dark before what is above it."""
