@@ -1,10 +1,12 @@
 """A guard without processes: runs are timers, and nothing else ends them late.
 
-Rules of this file: it keeps what the real guard promises. It starts nothing at or after a
-deadline, refuses two runs of one task, needs no agent to kill, is done with a kill within
-K, remembers how runs ended until told to forget, and takes its runs with it when it dies.
-A command means what it means to the simulated runtime. Times are the device's own clock,
-which is not the world's. It knows no journal and no network.
+Rules of this file. When a run is told to end is decided by the real guard's own clockwork
+(`edge_agent.guard_runs`); here is what a process makes of it. It starts nothing at or after
+a deadline, refuses two runs of one task and an attempt that it knows, needs no agent to
+kill, is done with a kill within K, remembers how runs ended until told to forget, and takes
+its runs with it when it dies, unless the device can't contain them. While the machine is
+suspended nothing executes and nobody enforces. Times of deadlines are the device's own clock.
+It knows no journal and no network.
 Rejected: the simulated runtime itself as the guard (it starts and kills in no time and
 never dies, and what a protocol must bear lies in just those seconds).
 """
@@ -16,15 +18,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.core.events import HostListed, RunExit, RunExited, RunRefused, RunStarted
-from edge_agent.runtimes.simulated import read_command
+from edge_agent.core.runs import SILENT_RUNTIMES
+from edge_agent.guard_frames import START_INTS
+from edge_agent.guard_runs import KILL, TERM, Run, StartRequest
+from edge_agent.runtimes.simulated import SIGKILL, SIGTERM, SimulatedCommand, read_command
 from protocol.core import Event
 from protocol.limits import KILL_MS
 from protocol.messages import AssignedAttempt
 from protocol.tasks import AttemptId
 from sim.clockwork import Clockwork
+from sim.localclock import LocalClock
+from sim.observations import Observation, OutputWritten, RunFrozen, RunThawed
+from sim.outputs import RunOutput, Written
 
 START_MS = (1, 40)
 """From the order to a process; a slow card takes longer, and the deadline is looked at after it."""
+TERM_MS = (0, KILL_MS)
+"""What a run that obeys needs to leave after TERM; KILL comes all the same when its grace is over."""
+STARVED_MS = (KILL_MS * 9 // 10, KILL_MS)
 
 
 class RunWatcher(Protocol):
@@ -36,142 +47,335 @@ class RunWatcher(Protocol):
 
     def journal_lost(self, device: str) -> None: ...
 
-
-class DeviceClock(Protocol):
-    """The device's own time."""
-
-    def local_ms(self) -> int: ...
-
-    def world_ms(self, local_ms: int) -> int: ...
+    def saw(self, observation: Observation) -> None: ...
 
 
 @dataclass(slots=True)
 class GuardedRun:
-    """A run from its order to its end; `alive` from its start. `deadline_ms` 0: none."""
+    """A run from its order to its end; `alive` from its start. World times; 0: never."""
 
     attempt: AssignedAttempt
-    deadline_ms: int
+    rule: Run
+    does: SimulatedCommand
     alive: bool = False
-    dying: bool = False
+    gone: bool = False
+    killing: bool = False
+    frozen: bool = False
+    orphan: bool = False
+    """Its guard is dead and it is not: nobody enforces anything."""
+    began_ms: int = 0
+    ends_ms: int = 0
+    armed_ms: int = 0
+
+    @property
+    def key(self) -> AttemptId:
+        return AttemptId(self.attempt.task, self.attempt.attempt)
 
 
 class VirtualGuard:
     """All runs of one device."""
 
-    def __init__(self, device: str, clock: Clockwork, own: DeviceClock, watcher: RunWatcher) -> None:
+    def __init__(self, device: str, place: str, clock: Clockwork, own: LocalClock, watcher: RunWatcher) -> None:
         self.device = device
+        self.place = place
         self.clock = clock
         self.own = own
         self.watcher = watcher
-        self.rng = clock.stream(f"guard {device}")
+        self.rng = clock.stream(f"guard {place}")
         self.runs: dict[str, GuardedRun] = {}
+        self.orphans: list[GuardedRun] = []
+        """Runs that outlived their guard and are not swept yet."""
         self.exits: dict[AttemptId, RunExit] = {}
-        self.outputs: dict[AttemptId, bytes] = {}
-        self.up = True
+        self.outputs: dict[AttemptId, RunOutput] = {}
+        self.up = False
         """A dead guard takes no orders; its successor answers when it stands."""
+        self.containment = "strong"
         self.slow_ms = 0
         """Added to every start: unpacking, a slow card."""
+        self.starved = False
+        """Every kill takes almost all of K."""
+        self.disk_full = False
+        """What runs write is lost from now on."""
         self.tell: Callable[[Event], None] = lambda event: None
         """The newest agent's ear; nobody else is obeyed."""
+        self._asleep = False
+        self._slept_ms = 0
+        self._missed: list[Callable[[], None]] = []
 
     # ------------------------------------------------------------- orders
 
     def start(self, attempt: AssignedAttempt, deadline_ms: int) -> None:
         """Takes the order or refuses it; what was taken is held, listed and killable from now on."""
+        refusal, now_ms = self._refusal(attempt, deadline_ms), self.own.local_ms()
+        try:
+            does = read_command(attempt.command)
+            rule = Run(request_of(attempt, deadline_ms), now_ms)
+        except ValueError as error:
+            self.tell(RunRefused(attempt.task, attempt.attempt, str(error), True))
+            return
+        if refusal:
+            self.tell(RunRefused(attempt.task, attempt.attempt, refusal))
+            return
+        run = self.runs[attempt.task] = GuardedRun(attempt, rule, does)
+        self._after(self.rng.randint(*START_MS) + self.slow_ms, lambda: self._begin(run))
+        self._arm(run)
+
+    def _refusal(self, attempt: AssignedAttempt, deadline_ms: int) -> str:
         if not self.up:
-            return
-        if attempt.task in self.runs:
-            self.tell(RunRefused(attempt.task, attempt.attempt, "another run of this task lives"))
-            return
-        run = self.runs[attempt.task] = GuardedRun(attempt, deadline_ms)
-        self.clock.after(self.rng.randint(*START_MS) + self.slow_ms, lambda: self._begin(run))
+            return "no guard"
+        if deadline_ms and self.own.local_ms() >= deadline_ms:
+            return "deadline passed"
+        held = self.runs.get(attempt.task)
+        if AttemptId(attempt.task, attempt.attempt) in self.exits or (
+            held is not None and held.attempt.attempt == attempt.attempt
+        ):
+            return "attempt is known"
+        return "task is live" if held is not None else ""
 
     def _begin(self, run: GuardedRun) -> None:
         """Everything is unpacked: now it starts, unless the deadline has come meanwhile."""
-        attempt = run.attempt
-        if self.runs.get(attempt.task) is not run or run.dying:
+        if run.gone or run.killing:
             return
-        if run.deadline_ms and self.own.local_ms() >= run.deadline_ms:
+        if run.rule.deadline_ms and self.own.local_ms() >= run.rule.deadline_ms:
             self._bury(run)
-            self.tell(RunRefused(attempt.task, attempt.attempt, "past its deadline"))
+            self.tell(RunRefused(*run.key, "past its deadline"))
         else:
             self._live(run)
 
     def _live(self, run: GuardedRun) -> None:
-        attempt = run.attempt
-        run.alive = True
-        self.outputs[AttemptId(attempt.task, attempt.attempt)] = (
-            f"{attempt.task} {attempt.attempt}\n".encode()
-        )
-        self.clock.trace(self.device, f"START {attempt.task} {attempt.attempt}")
+        attempt, now_ms = run.attempt, self.clock.now_ms
+        run.alive, run.began_ms = True, now_ms
+        run.rule.note_started(1, self.own.local_ms())
+        if attempt.runtime not in SILENT_RUNTIMES:
+            self.outputs[run.key] = RunOutput(*run.key, attempt.output_bytes_max)
+        self.clock.trace(self.place, f"START {attempt.task} {attempt.attempt}")
         self.watcher.run_began(self.device, attempt)
         self.tell(RunStarted(attempt.task, attempt.attempt))
-        does = read_command(attempt.command)
-        if does.duration_ms is not None:
-            self.clock.after(does.duration_ms, lambda: self._end(run, does.exit_code, "exited"))
-        if attempt.timeout_ms:
-            self.clock.after(attempt.timeout_ms, lambda: self._kill(run, "timeout"))
-        self._watch(run)
+        if run.does.duration_ms is not None:
+            run.ends_ms = now_ms + run.does.duration_ms
+            self.clock.at(run.ends_ms, lambda: self._exit(run))
+        if run.rule.cause:
+            self._terminate(run)
+        self._arm(run)
 
     def extend(self, key: AttemptId, deadline_ms: int) -> None:
-        run = self.runs.get(key.task)
-        if run is not None and run.attempt.attempt == key.attempt and run.deadline_ms:
-            run.deadline_ms = max(run.deadline_ms, deadline_ms)
+        run = self._find(key)
+        if run is not None:
+            run.rule.extend(deadline_ms, self.own.local_ms())
 
-    def stop(self, key: AttemptId) -> None:
-        run = self.runs.get(key.task)
-        if run is not None and run.attempt.attempt == key.attempt:
-            self._kill(run, "stopped")
-        elif key in self.exits:
-            self.tell(RunExited(self.exits[key]))
+    def stop(self, key: AttemptId, grace_ms: int) -> None:
+        run = self._find(key)
+        if run is not None:
+            self._carry_out(run, run.rule.stop(b"stopped", grace_ms, self.own.local_ms()))
+            self._look(run)
 
     def forget(self, key: AttemptId) -> None:
-        self.exits.pop(key, None)
+        if self.up:
+            self.exits.pop(key, None)
 
     def listing(self, ask: int) -> HostListed:
+        """What lives here and how it is held."""
         live = tuple((run.attempt.task, run.attempt.attempt) for run in self.runs.values())
-        return HostListed(ask, live, tuple(self.exits.values()))
+        return HostListed(ask, live, tuple(self.exits.values()), self.containment, "simulated")
+
+    def _find(self, key: AttemptId) -> GuardedRun | None:
+        run = self.runs.get(key.task) if self.up else None
+        return run if run is not None and run.attempt.attempt == key.attempt else None
+
+    # ------------------------------------------------------------- ends
+
+    def _arm(self, run: GuardedRun) -> None:
+        due_ms = run.rule.due_ms()
+        if not due_ms or run.killing:
+            return
+        world_ms = self.own.world_ms(due_ms)
+        if not run.armed_ms or world_ms < run.armed_ms:
+            run.armed_ms = world_ms
+            self.clock.at(world_ms, lambda: self._ring(run, world_ms))
+
+    def _ring(self, run: GuardedRun, armed_ms: int) -> None:
+        if run.armed_ms == armed_ms and not run.gone and not self._asleep:
+            run.armed_ms = 0
+            self._look(run)
+
+    def rearm(self) -> None:
+        """The clock runs at another rate: every moment comes at another time."""
+        for run in self.runs.values():
+            run.armed_ms = 0
+            self._arm(run)
+
+    def _look(self, run: GuardedRun) -> None:
+        """What the real guard would do now."""
+        if run.gone or run.orphan or run.killing:
+            return
+        self._carry_out(run, run.rule.decide(self.own.local_ms()))
+        self._arm(run)
+
+    def _carry_out(self, run: GuardedRun, order: int) -> None:
+        if order == TERM and run.alive:
+            self._terminate(run)
+        elif order == KILL:
+            run.killing = True
+            took_ms = self.rng.randint(*(STARVED_MS if self.starved else (0, KILL_MS)))
+            self._after(took_ms, lambda: self._end(run, -1, SIGKILL))
+
+    def _terminate(self, run: GuardedRun) -> None:
+        if not run.does.ignores_term:
+            self._after(self.rng.randint(*TERM_MS), lambda: self._leave(run))
+
+    def _leave(self, run: GuardedRun) -> None:
+        """It obeys TERM, if it may execute; where it may not, KILL follows."""
+        if run.orphan and not run.gone:
+            self._bury(run)
+        elif not run.frozen:
+            self._end(run, -1, SIGTERM)
+
+    def _exit(self, run: GuardedRun) -> None:
+        """Its own end; later if it stood still meanwhile."""
+        if not run.gone and not run.frozen and self.clock.now_ms >= run.ends_ms:
+            if run.orphan:
+                self._bury(run)
+            else:
+                self._end(run, run.does.exit_code, 0)
+
+    def _end(self, run: GuardedRun, exit_code: int, signal: int) -> None:
+        """Nothing of it lives any more. An exit of its own may come before the kill is done."""
+        if run.gone or run.orphan:
+            return
+        self._bury(run)
+        if run.key in self.outputs and exit_code > 0:
+            self._wrote(run.key, self.outputs[run.key].complain(exit_code))
+        cause = run.rule.cause.decode() or "exited"
+        self.exits[run.key] = RunExit(*run.key, exit_code, signal, cause)
+        self.tell(RunExited(self.exits[run.key]))
+
+    def _bury(self, run: GuardedRun) -> None:
+        if run.alive:
+            self._write_until_now(run)
+            self.clock.trace(self.place, f"END {run.attempt.task} {run.attempt.attempt}")
+        run.gone = True
+        if run.orphan:
+            self.orphans.remove(run)
+        else:
+            del self.runs[run.attempt.task]
+        if run.alive:
+            self.watcher.run_ended(self.device, run.attempt)
+
+    # ------------------------------------------------------------- output
+
+    def read_output(self, key: AttemptId, stream: int, offset: int, bytes_max: int) -> tuple[bytes, int]:
+        """(data, size of the stream)."""
+        run, output = self.runs.get(key.task), self.outputs.get(key)
+        if run is not None and run.alive and run.attempt.attempt == key.attempt:
+            self._write_until_now(run)
+        return output.read(stream, offset, bytes_max) if output is not None else (b"", 0)
 
     def drop_output(self, key: AttemptId) -> None:
         self.outputs.pop(key, None)
 
-    # ------------------------------------------------------------- ends
+    def _write_until_now(self, run: GuardedRun) -> None:
+        output = self.outputs.get(run.key)
+        if output is not None and not run.frozen:
+            output.full = output.full or self.disk_full
+            self._wrote(run.key, output.grow(self.clock.now_ms - run.began_ms, self.clock.now_ms))
 
-    def _watch(self, run: GuardedRun) -> None:
-        if run.deadline_ms:
-            self.clock.at(self.own.world_ms(run.deadline_ms), lambda: self._look(run))
+    def _wrote(self, key: AttemptId, parts: list[Written]) -> None:
+        for part in parts:
+            self.watcher.saw(
+                OutputWritten(self.clock.now_ms, self.device, *key, part.stream, part.offset, part.data)
+            )
 
-    def _look(self, run: GuardedRun) -> None:
-        if self.runs.get(run.attempt.task) is not run or run.dying:
-            return
-        if self.own.local_ms() >= run.deadline_ms:
-            self._kill(run, "deadline")
-        else:
-            self._watch(run)
+    # ------------------------------------------------------------- the guard's own life
 
-    def _kill(self, run: GuardedRun, reason: str) -> None:
-        if self.runs.get(run.attempt.task) is run and not run.dying:
-            run.dying = True
-            grace_ms = min(run.attempt.stop_grace_ms, KILL_MS)
-            self.clock.after(self.rng.randint(0, grace_ms), lambda: self._end(run, -1, reason))
+    def boot(self) -> None:
+        """The machine has come up: a guard with nothing in it."""
+        self.up, self._asleep, self._missed = True, False, []
 
-    def _end(self, run: GuardedRun, exit_code: int, reason: str) -> None:
-        """Nothing of it lives any more. An exit of its own may come before the kill is done."""
-        if self.runs.get(run.attempt.task) is not run:
-            return
-        self._bury(run)
-        key = AttemptId(run.attempt.task, run.attempt.attempt)
-        self.exits[key] = RunExit(*key, exit_code, 0 if exit_code >= 0 else 9, reason)
-        self.tell(RunExited(self.exits[key]))
+    def stand(self) -> None:
+        """A successor has swept and answers; its first word is what it holds."""
+        self.up = True
+        self.tell(self.listing(0))
 
-    def _bury(self, run: GuardedRun) -> None:
-        del self.runs[run.attempt.task]
-        if run.alive:
-            self.clock.trace(self.device, f"END {run.attempt.task} {run.attempt.attempt}")
-            self.watcher.run_ended(self.device, run.attempt)
-
-    def die(self) -> None:
+    def die(self, survivors: bool = False) -> None:
         """The guard's end is the end of its runs, and of what it remembers."""
+        self.up = False
         for run in list(self.runs.values()):
-            self._bury(run)
+            if survivors and run.alive and not run.killing:
+                del self.runs[run.attempt.task]
+                run.orphan = True
+                self.orphans.append(run)
+            else:
+                self._bury(run)
         self.exits.clear()
+
+    def sweep(self) -> None:
+        """Ends what a predecessor left."""
+        for run in list(self.orphans):
+            self._bury(run)
+
+    def lose_power(self) -> None:
+        """Nothing lives on, and what was written of late is gone."""
+        self.die()
+        self.sweep()
+        for output in self.outputs.values():
+            output.lose_power(self.clock.now_ms)
+
+    # ------------------------------------------------------------- suspend
+
+    def _after(self, delay_ms: int, work: Callable[[], None]) -> None:
+        """Something that happens on this machine: not while it sleeps."""
+        self.clock.after(delay_ms, lambda: self._missed.append(work) if self._asleep else work())
+
+    def suspend(self) -> None:
+        """From now on nothing here executes."""
+        self._asleep, self._slept_ms = True, self.clock.now_ms
+        for run in [*self.runs.values(), *self.orphans]:
+            if run.alive and not run.frozen:
+                self._write_until_now(run)
+                run.frozen = True
+                self.watcher.saw(RunFrozen(self.clock.now_ms, self.device, *run.key))
+
+    def resume(self, look_first: bool, look_ms: int) -> None:
+        """The machine is awake. With `look_first` deadlines are enforced before anything thaws;
+        else everything executes again, and the guard looks `look_ms` later."""
+        self._asleep = False
+        if look_first:
+            self._look_at_all()
+            self._thaw_all()
+        else:
+            self._thaw_all()
+            self._after(look_ms, self._look_at_all)
+        missed, self._missed = self._missed, []
+        for work in missed:
+            work()
+
+    def _look_at_all(self) -> None:
+        for run in list(self.runs.values()):
+            run.armed_ms = 0
+            self._look(run)
+
+    def _thaw_all(self) -> None:
+        slept_ms = self.clock.now_ms - self._slept_ms
+        for run in [*self.runs.values(), *self.orphans]:
+            if run.frozen and not run.killing:
+                self._thaw(run, slept_ms)
+
+    def _thaw(self, run: GuardedRun, slept_ms: int) -> None:
+        run.frozen = False
+        run.began_ms += slept_ms
+        self.watcher.saw(RunThawed(self.clock.now_ms, self.device, *run.key))
+        if run.ends_ms:
+            run.ends_ms += slept_ms
+            self.clock.at(run.ends_ms, lambda: self._exit(run))
+
+
+def request_of(attempt: AssignedAttempt, deadline_ms: int) -> StartRequest:
+    """The order as the real guard reads it. Raises `ValueError` for what it would refuse."""
+    numbers = dict.fromkeys(START_INTS, 0)
+    numbers["attempt"] = attempt.attempt
+    numbers["deadline_ms"] = deadline_ms
+    numbers["timeout_ms"] = attempt.timeout_ms
+    numbers["stop_grace_ms"] = attempt.stop_grace_ms
+    argv = "\0".join(attempt.command).encode()
+    blobs = (attempt.task.encode(), b"/", b"/", b"/", argv, b"")
+    return StartRequest(tuple(numbers.values()), blobs)
