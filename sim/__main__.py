@@ -10,46 +10,36 @@ import sys
 
 from controller.store.base import Fenced, StoreError
 from controller.store.memory import MemoryStore
-from protocol.limits import hold_ms
 from sim.controllers import Storage
-from sim.faults import BadDay, settle
-from sim.world import ROOM, World
-
-CHAOS_MS = 180_000
-SETTLE_MS = 60_000 + 2 * hold_ms(30_000) + 90_000
-"""Longest reconnect wait, two holds (of a take-over, of a lost device), a cool-down (I11)."""
-PEACE_MS = 40_000
-"""What is well must stay well for longer than a hold."""
+from sim.drawing import DEVICES, FAULTS_MS, draw_plan
+from sim.plan import Outcome, Verdict
+from sim.safety import run_plan
 
 
-def run(seed: int, devices: int = 6, chaos_ms: int = CHAOS_MS) -> World:
-    """One bad day and its end. Raises `AssertionError` when a promise was broken."""
-    world = World(seed, Storage(MemoryStore(), (Fenced, StoreError)), (ROOM,) * devices)
-    world.begin()
-    day = BadDay(world)
-    day.begin()
-    world.advance(chaos_ms)
-    day.calm()
-    world.until(lambda: not settle(world), SETTLE_MS, "a fleet that has settled")
-    world.advance(PEACE_MS)
-    world.until(lambda: not settle(world), SETTLE_MS, "a fleet that stays so")
-    world.check()
-    return world
+def memory_storage() -> Storage:
+    """A database in memory."""
+    return Storage(MemoryStore(), (Fenced, StoreError))
+
+
+def run(seed: int, devices: int = DEVICES, faults_ms: int = FAULTS_MS) -> Outcome:
+    """One bad day and its end."""
+    return run_plan(draw_plan(seed, devices, faults_ms), memory_storage)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sim", description="Bad days in virtual time.")
     parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first one")
-    parser.add_argument("--devices", type=int, default=6)
+    parser.add_argument("--devices", type=int, default=DEVICES)
+    parser.add_argument("--faults-ms", type=int, default=FAULTS_MS)
     options = parser.parse_args()
     failed = 0
     for seed in range(options.first, options.first + options.seeds):
-        try:
-            run(seed, options.devices)
-        except AssertionError as error:
+        outcome = run(seed, options.devices, options.faults_ms)
+        if outcome.verdict is not Verdict.HELD:
             failed += 1
-            print(error, flush=True)
+            told = "; ".join(f"{b.invariant} at {b.at_ms}: {b.text}" for b in outcome.breaches[:3])
+            print(f"seed {seed} {outcome.verdict}: {told} {outcome.detail}", flush=True)
     print(f"{options.seeds} seeds, {failed} failed")
     return 1 if failed else 0
 

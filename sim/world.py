@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker import events as ev
+from broker.acl import FleetAcl
 from broker.model import BrokerModel
 from controller.core.controller import Controller
 from controller.core.events import (
@@ -82,7 +83,7 @@ class World:
         self.seed = seed
         self.storage = storage
         self.clock = Clockwork(seed)
-        self.broker = BrokerModel()
+        self.broker = BrokerModel(acl=FleetAcl(FLEET))
         self.network = Network(self.clock, self.broker)
         self.checkers = Checkers(self.clock)
         self.controller = ControllerProcess(FLEET, self.clock, self.network, storage, self.checkers)
@@ -182,17 +183,20 @@ class World:
 
     def submit(self, wish: Wish | None = None) -> str:
         """The id of the job. Whether it was accepted is what the reply says."""
-        w = wish or Wish()
         self._jobs += 1
         job = f"j{self._jobs}"
-        self._wishes = w
-        self.request(
+        self.submit_named(job, wish or Wish())
+        return job
+
+    def submit_named(self, job: str, wish: Wish) -> int:
+        """Submits it under an id of the caller's; the number of the request."""
+        w = self._wishes = wish
+        return self.request(
             lambda request: JobSubmitted(
                 request, job, job, w.kind, w.count, w.priority, w.guarantee, w.max_attempts, w.ttl_ms,
                 w.lease_ms, w.spec(), "tester", w.key, w.key,
             )
         )  # fmt: skip
-        return job
 
     def _note_acceptance(self, request: int) -> None:
         answer = self.controller.replies.get(request)
@@ -212,6 +216,10 @@ class World:
     def request_decision(self, device: str, verb: str) -> int:
         """As `decide`, for who can bear to get no answer."""
         return self.request(lambda request: DeviceDecision(request, device, verb, "tester"))
+
+    def request_unfreeze(self) -> int:
+        """As `unfreeze`, for who can bear to get no answer."""
+        return self.request(lambda request: FleetUnfrozen(request, "tester"))
 
     def ping(self, device: str) -> int:
         return self.request(lambda request: DevicePinged(request, device, 7))

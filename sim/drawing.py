@@ -1,0 +1,123 @@
+"""Drawing: a seed becomes a plan.
+
+Rule of this file: each part has a stream of chance of its own (devices, orders, every family
+of faults), so a new family changes nobody else's draws. Swarm: a seed switches a random
+subset of families on, each as often as it drew; all of them at once would hide what two of
+them do together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import firmware_profiles
+from sim.fault_kinds import Cast, spread
+from sim.faults import FAMILIES, FAULTS
+from sim.plan import Args, Fault, Plan, PlannedDevice
+from sim.workload import draw_orders
+
+FAULTS_MS = 300_000
+DEVICES = 20
+RATE_PPM_MAX = 5_000
+"""A device may be fast by so much and a controller slow: 1 % between the two (section 11)."""
+OFTEN_MS, SELDOM_MS = 6_000, 120_000
+"""A family that is on comes as often as every `OFTEN_MS` in the mean, or as seldom."""
+
+Stream = Callable[[str], Random]
+
+
+def draw_plan(
+    seed: int,
+    devices: int = DEVICES,
+    faults_ms: int = FAULTS_MS,
+    profiles: Sequence[str] = (),
+    families: Sequence[str] = (),
+) -> Plan:
+    """The plan of a seed. `profiles`: only devices of these; `families`: exactly these are on."""
+
+    def stream(name: str) -> Random:
+        return Random(f"{seed}/plan/{name}")
+
+    controllers = 2 if TWO_CONTROLLERS and stream("controllers").random() < 1 / 3 else 1
+    fleet = draw_devices(stream, devices, tuple(profiles) or firmware_profiles.names())
+    chosen = tuple(families) or _draw_families(stream)
+    return Plan(
+        seed=seed,
+        faults_ms=faults_ms,
+        devices=fleet,
+        controllers=controllers,
+        families=chosen,
+        quirks=_draw_quirks(stream("quirks")) if QUIRKS in chosen else (),
+        orders=draw_orders(stream, fleet, faults_ms),
+        faults=_draw_faults(stream, chosen, Cast(fleet, controllers), faults_ms),
+    )
+
+
+TWO_CONTROLLERS = False
+QUIRKS = "quirks"
+
+
+# ------------------------------------------------------------- the fleet
+
+
+def draw_devices(stream: Stream, count: int, profiles: tuple[str, ...]) -> tuple[PlannedDevice, ...]:
+    """Classes, sites, clocks and containment; each seed has some of each, or none."""
+    rng = stream("fleet")
+    chosen = rng.sample(profiles, rng.randint(1, len(profiles)))
+    sites = rng.choice(((),) * 2 + (("a",), ("a", "b"), ("a", "b", "c")))
+    weak = rng.choice((0.0, 0.0, 0.3))
+    strays = rng.random() < 0.5
+    return tuple(_draw_device(stream, f"d{n}", chosen, sites, weak, strays) for n in range(count))
+
+
+def _draw_device(
+    stream: Stream, name: str, profiles: list[str], sites: tuple[str, ...], weak: float, strays: bool
+) -> PlannedDevice:
+    rng = stream(f"device {name}")
+    profile = firmware_profiles.load(rng.choice(profiles))
+    drift = RATE_PPM_MAX if strays else profile.clock.drift_ppm
+    return PlannedDevice(
+        name,
+        profile.name,
+        rng.choice(sites) if sites else "",
+        rng.randint(-drift, drift),
+        "weak" if rng.random() < weak else "strong",
+    )
+
+
+def _draw_quirks(rng: Random) -> Args:
+    quirks: dict[str, int | str] = {
+        "no_retained_for_wildcards": rng.randint(0, 1),
+        "redeliver_live_ms": rng.choice((0, 500, 5_000)),
+        "will_late_ms": rng.choice((0, 3_000, 40_000)),
+        "silence_unnoticed": int(rng.random() < 0.3),
+        "copies_for_overlaps": rng.randint(0, 1),
+    }
+    return tuple(sorted((name, value) for name, value in quirks.items() if value))
+
+
+# ------------------------------------------------------------- faults
+
+
+def _draw_families(stream: Stream) -> tuple[str, ...]:
+    """Each family is on with a chance that the seed drew; never none."""
+    share = stream("swarm").uniform(0.1, 0.7)
+    draws = {family: stream(f"family {family}").random() for family in (*FAMILIES, QUIRKS)}
+    found = tuple(family for family, draw in draws.items() if draw < share)
+    return found or (min(draws, key=lambda family: draws[family]),)
+
+
+def _draw_faults(stream: Stream, families: Sequence[str], cast: Cast, lasts_ms: int) -> tuple[Fault, ...]:
+    found: list[Fault] = []
+    for family in families:
+        rng = stream(f"faults {family}")
+        kinds = [name for name, kind in FAULTS.items() if kind.family == family]
+        gap_ms = spread(rng, OFTEN_MS, SELDOM_MS)
+        at_ms = rng.expovariate(1 / gap_ms)
+        while kinds and at_ms < lasts_ms:
+            name = rng.choice(kinds)
+            drawn = FAULTS[name].draw(rng, cast)
+            found.append(Fault(int(at_ms), name, drawn.device, drawn.for_ms, tuple(sorted(drawn.args))))
+            at_ms += rng.expovariate(1 / gap_ms)
+    return tuple(sorted(found, key=lambda fault: fault.at_ms))

@@ -1,0 +1,121 @@
+"""What a kind of fault is: how it is drawn, how it begins and ends, what it suspends.
+
+Rule of this file: an entry of the table `faults.FAULTS` is one of these, and nothing else
+about a kind is said anywhere. A beginning that finds nothing to disturb says so (False), and
+isn't counted. Ends must bear that another fault has come between, and that there was no
+beginning. It knows worlds, but no single kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from sim.controllers import ControllerProcess
+from sim.devices import SimulatedDevice
+from sim.network import Weather
+from sim.plan import Args, Fault, Plan, PlannedDevice
+from sim.world import World
+
+
+class Whole(NamedTuple):
+    """A word whose value is a whole number between these."""
+
+    low: int
+    high: int
+
+
+class Choice(NamedTuple):
+    """A word whose value is one of these."""
+
+    words: tuple[str, ...]
+
+
+class Name(NamedTuple):
+    """A word whose value is an id, a label or a number of somebody: any short text."""
+
+    what: str
+
+
+Word = Whole | Choice | Name
+
+
+class Drawn(NamedTuple):
+    """What a drawing decided: for whom, for how long, with which words."""
+
+    device: str
+    for_ms: int
+    args: Args = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Cast:
+    """Who takes part, as far as a drawing may know."""
+
+    devices: tuple[PlannedDevice, ...]
+    controllers: int = 1
+
+    def any_device(self, rng: Random) -> PlannedDevice:
+        return self.devices[rng.randrange(len(self.devices))]
+
+
+@dataclass(slots=True)
+class Scene:
+    """A world and the plan that is played on it."""
+
+    world: World
+    plan: Plan
+    fair: Weather = field(default_factory=Weather)
+    """The weather without faults."""
+    over: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    clones: dict[str, SimulatedDevice] = field(default_factory=dict)
+
+    def device(self, fault: Fault) -> SimulatedDevice:
+        return self.world.devices[fault.device]
+
+    def controller(self, fault: Fault) -> ControllerProcess:
+        everybody = self.controllers()
+        return everybody[number(fault, "controller") % len(everybody)]
+
+    def controllers(self) -> list[ControllerProcess]:
+        return [self.world.controller]
+
+
+@dataclass(slots=True, frozen=True)
+class FaultKind:
+    """One kind. `draw` rolls its dice; `begin` and `end` do it to a world."""
+
+    family: str
+    draw: Callable[[Random, Cast], Drawn]
+    begin: Callable[[Scene, Fault], bool | None]
+    end: Callable[[Scene, Fault], None]
+    words: dict[str, Word] = field(default_factory=dict)
+    """Its further words in a scenario, all of them required."""
+    of_device: bool = True
+    """Whether it befalls one device, which then must be named."""
+    outside: tuple[str, ...] = ()
+    """Invariants that it suspends, because it lies outside the assumptions (section 11)."""
+    instead: str = ""
+    """What is checked in their place."""
+
+
+def number(fault: Fault, name: str) -> int:
+    """A word of a fault that is a number; 0 where it wasn't said."""
+    return int(dict(fault.args).get(name, 0))
+
+
+def text(fault: Fault, name: str) -> str:
+    """A word of a fault that is text."""
+    return str(dict(fault.args).get(name, ""))
+
+
+def nothing(scene: Scene, fault: Fault) -> None:
+    """The end of what was a moment only."""
+
+
+def spread(rng: Random, low: int, high: int) -> int:
+    """Between `low` and `high`, each order of magnitude as likely as the next."""
+    return int(low * (high / low) ** rng.random())

@@ -1,0 +1,237 @@
+"""Safety: one plan played to its end, and what came of it.
+
+Rule of this file: three phases. Faults while people work; then calm, in which everything
+runnable must run within the bound of I11; then peace, in which nothing may move, not even
+when one component is restarted (I12). What throws is a verdict of its own, never a pass,
+and so is a run in which nothing ever started. It draws nothing but the component.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import firmware_profiles
+from broker.events import BrokerQuirks, Survival
+from protocol.limits import HEARTBEAT_MS, LEASE_MS, hold_ms
+from protocol.resources import Resources
+from sim import faults, workload
+from sim.clockwork import START_MS
+from sim.controllers import Storage
+from sim.fault_kinds import Scene
+from sim.faults import FAULTS
+from sim.network import Weather
+from sim.plan import Breach, Outcome, Plan, PlannedDevice, Verdict
+from sim.settling import moved, steady, unsettled
+from sim.world import World
+
+RECONNECT_MS = 60_000
+COOL_DOWN_MS = 90_000
+"""Freezes, and take-overs that wait for a hold of their own."""
+LOOK_MS = 500
+QUIET_MS = 10_000
+"""Settled for so long without a move before a component is restarted."""
+STABLE_MS = 61_000
+"""After so long a connection is forgiven its tries, and is back within 2 s (S3)."""
+SERVER = Resources(4_000, 8_192, 20_000, 0)
+"""A machine whose class says: measure it."""
+
+MakeStorage = Callable[[], Storage]
+Watch = Callable[[World], None]
+
+
+def run_plan(plan: Plan, make_storage: MakeStorage, watch: Watch | None = None) -> Outcome:
+    """Plays it. `watch` gets the world before anything happens in it."""
+    world = build(plan, make_storage())
+    scene = Scene(world, plan, fair_weather(plan))
+    if watch is not None:
+        watch(world)
+    try:
+        detail = _play(scene)
+        world.checkers.check_accounts()
+        verdict = Verdict.NOT_CONVERGED if detail else Verdict.HELD
+        if not world.checkers.starts and plan.orders:
+            verdict, detail = Verdict.CRASHED, "no task ever started, so nothing was shown"
+        elif not world.checkers.starts:
+            verdict, detail = Verdict.CRASHED, "the plan orders no work, so nothing was shown"
+    except Exception:
+        verdict, detail = Verdict.CRASHED, traceback.format_exc()
+    return _outcome(scene, verdict, detail)
+
+
+def _outcome(scene: Scene, verdict: Verdict, detail: str) -> Outcome:
+    world, breaches = scene.world, breaches_of(scene.world)
+    if breaches and verdict is not Verdict.CRASHED:
+        verdict = Verdict.VIOLATED
+    return Outcome(
+        plan=scene.plan,
+        verdict=verdict,
+        detail=detail,
+        breaches=breaches,
+        virtual_ms=world.now_ms - START_MS,
+        starts=sum(world.checkers.starts.values()),
+        failovers=failovers(world),
+        faults=dict(sorted(scene.counts.items())),
+        trace_hash=world.clock.digest(),
+    )
+
+
+# ------------------------------------------------------------- the phases
+
+
+def _play(scene: Scene) -> str:
+    """What did not settle; empty when all went well."""
+    world, plan = scene.world, scene.plan
+    world.begin()
+    faults.schedule(scene)
+    workload.schedule(scene)
+    world.advance(plan.faults_ms)
+    faults.calm(scene)
+    workload.reopen(scene)
+    return _settles(scene) or _stays(scene)
+
+
+def _settles(scene: Scene) -> str:
+    """Looked at twice a second: a bound of minutes needs no finer eye."""
+    world, until_ms = scene.world, scene.world.now_ms + settle_ms(scene.plan)
+    while wrong := unsettled(world):
+        if world.now_ms >= until_ms:
+            return f"not settled {settle_ms(scene.plan)} ms after the last fault: {wrong}"
+        world.advance(LOOK_MS)
+    return ""
+
+
+def _stays(scene: Scene) -> str:
+    """Nothing moves; then one component is restarted, and still nothing does."""
+    world, component = scene.world, restarted(scene.plan)
+    before = steady(world)
+    world.advance(STABLE_MS if component == "broker" else QUIET_MS)
+    if wrong := moved(world, before):
+        world.checkers.breach("I11", f"moves don't stop: {wrong}")
+        return ""
+    before = steady(world, LEASE_MS if component == "broker" else 0)
+    restart(scene, component)
+    world.advance(hold_ms(longest_lease_ms(scene.plan)) + HEARTBEAT_MS)
+    if wrong := moved(world, before):
+        world.checkers.breach("I12", f"after a restart of the {component}: {wrong}")
+    return _settles(scene)
+
+
+def restarted(plan: Plan) -> str:
+    """Which component is restarted in peace."""
+    return ("controller", "agent", "broker")[plan.seed % 3]
+
+
+def restart(scene: Scene, component: str) -> None:
+    """As quickly as a supervisor does it."""
+    world = scene.world
+    world.clock.trace("peace", f"restart {component}")
+    if component == "controller":
+        world.controller.kill()
+        world.controller.start()
+    elif component == "broker":
+        world.restart_broker(0, Survival.LOST)
+    else:
+        device = world.devices[scene.plan.devices[scene.plan.seed // 3 % len(scene.plan.devices)].name]
+        device.kill_agent()
+        device.start_agent()
+
+
+def settle_ms(plan: Plan) -> int:
+    """The bound of I11: reconnect maximum + hold + heartbeat + cool-down."""
+    weak = any(device.containment == "weak" for device in plan.devices)
+    return RECONNECT_MS + hold_ms(longest_lease_ms(plan), weak) + HEARTBEAT_MS + COOL_DOWN_MS
+
+
+def longest_lease_ms(plan: Plan) -> int:
+    leases = [int(dict(order.args)["lease_ms"]) for order in plan.orders if order.kind == "submit"]
+    return max(leases, default=LEASE_MS)
+
+
+# ------------------------------------------------------------- the world of a plan
+
+
+def build(plan: Plan, storage: Storage) -> World:
+    """Its devices, still switched off, on its network."""
+    world = World(plan.seed, storage, ())
+    for device in plan.devices:
+        _add(world, device)
+    world.network.weather = fair_weather(plan)
+    world.broker.quirks = BrokerQuirks(**{name: _quirk(name, value) for name, value in plan.quirks})  # type: ignore[arg-type]
+    return world
+
+
+def _add(world: World, planned: PlannedDevice) -> None:
+    profile = firmware_profiles.load(planned.profile)
+    room = SERVER if profile.capacity.measured else profile.capacity.resources()
+    device = world.add_device(planned.name, room)
+    device.rate_ppm = planned.rate_ppm
+    if planned.site:
+        device.labels["site"] = planned.site
+
+
+def _quirk(name: str, value: int | str) -> int | bool:
+    return int(value) if name.endswith("_ms") else bool(value)
+
+
+def fair_weather(plan: Plan) -> Weather:
+    """What the links of these devices do on a good day: the worst of their classes."""
+    links = [firmware_profiles.load(p).link for p in sorted({device.profile for device in plan.devices})]
+    low = min((link.latency_p50_ms for link in links), default=1)
+    high = max((link.latency_p99_ms for link in links), default=5)
+    lost = max((link.loss_permille for link in links), default=0)
+    return Weather((low, max(low, high)), lost / 1_000)
+
+
+# ------------------------------------------------------------- what came of it
+
+
+def breaches_of(world: World) -> list[Breach]:
+    return [_breach(found) for found in world.checkers.breaches]
+
+
+def _breach(found: str | Breach) -> Breach:
+    if isinstance(found, Breach):
+        return found
+    head, _, told = found.partition(": ")
+    code, _, at_ms = head.partition(" at ")
+    return Breach(int(at_ms), code, told)
+
+
+def failovers(world: World) -> int:
+    """Attempts that were committed for a task which had one on another device before."""
+    last: dict[str, str] = {}
+    found = 0
+    for (task, _), row in sorted(world.checkers.attempts.items()):
+        found += last.get(task, row.device) != row.device
+        last[task] = row.device
+    return found
+
+
+def describe(plan: Plan) -> str:
+    """Everything that was drawn, in lines for people."""
+    lines = [f"seed {plan.seed}: {len(plan.devices)} devices, {plan.controllers} controller(s), faults for "
+             f"{plan.faults_ms / 1_000:g} s, families: {', '.join(plan.families) or 'none'}"]  # fmt: skip
+    lines += [f"  broker quirk {name} = {value}" for name, value in plan.quirks]
+    lines += [
+        f"  {d.name}: {d.profile}, site {d.site or '-'}, clock {d.rate_ppm:+} ppm, {d.containment}"
+        for d in plan.devices
+    ]
+    lines += [f"  {line}" for _, line in sorted(_told(plan), key=lambda item: item[0])]
+    lines.append(f"  at the end a restart of the {restarted(plan)}")
+    return "\n".join(lines)
+
+
+def _told(plan: Plan) -> list[tuple[int, str]]:
+    """One line for each order and fault, with its moment."""
+    told = []
+    for order in plan.orders:
+        words = " ".join(f"{name}={value}" for name, value in order.args)
+        told.append((order.at_ms, f"{order.at_ms:>7} ms  people  {order.kind} {words}"))
+    for fault in plan.faults:
+        words = " ".join(f"{name}={value}" for name, value in fault.args)
+        lasts = f"for {fault.for_ms} ms" if fault.for_ms else ""
+        outside = " (outside the assumptions)" if FAULTS[fault.kind].outside else ""
+        parts = (fault.kind + outside, fault.device, lasts, words)
+        told.append((fault.at_ms, f"{fault.at_ms:>7} ms  fault   {' '.join(filter(None, parts))}"))
+    return told

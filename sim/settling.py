@@ -1,0 +1,68 @@
+"""Settling: whether a fleet is as it should be, and stays so, once nothing disturbs it.
+
+Rule of this file: committed tasks are compared with live runs. Only why a task waits is asked
+of the core, because nothing outside it says so. A service that ends by itself, or a batch
+that fails, goes on changing for ever and is no move; what ends well or never is `steady`.
+"""
+
+from __future__ import annotations
+
+from protocol.tasks import FINAL_TASK, JobKind, TaskState
+from sim.world import World
+
+
+def unsettled(world: World) -> str:
+    """What is not as it should be now (I11); empty when all is well."""
+    for task in world.checkers.tasks.values():
+        live = world.running(task.id)
+        if task.state in FINAL_TASK:
+            if live:
+                return f"{task.id} is {task.state} and lives: {live}"
+        elif task.state is TaskState.RUNNING:
+            if live != [(task.device, task.attempt)]:
+                return f"{task.id} is said to run as {task.device} {task.attempt}, lives: {live}"
+        elif not _waits(world, task.id):
+            return f"{task.id} is {task.state}, lives: {live}"
+    return ""
+
+
+def _waits(world: World, task: str) -> bool:
+    """Whether a pending task has a reason to be so: a retry's pause, or no room."""
+    core = world.core
+    held = core.ledger.tasks.get(task)
+    if held is None or held.row.state != "pending":
+        return False
+    return (
+        core.ledger.deadlines.due_of("ready", task) is not None
+        or "room" in core.placement.explain(held, world.now_ms).summary
+    )
+
+
+Assigned = dict[str, tuple[str, int]]
+"""Task -> (device, attempt)."""
+
+
+def steady(world: World, lease_ms_min: int = 0) -> Assigned:
+    """Tasks that run and have no reason of their own to change, but to end well.
+
+    `lease_ms_min`: shorter leases are left out, because what comes may outlast them.
+    """
+    found: Assigned = {}
+    for task in world.checkers.tasks.values():
+        job = world.checkers.jobs[task.job]
+        forever = "--ms" not in job.spec.command
+        ends_well = job.kind is JobKind.BATCH and job.spec.command[-1] == "0"
+        if task.state is TaskState.RUNNING and (forever or ends_well) and job.lease_ms >= lease_ms_min:
+            found[task.id] = (task.device, task.attempt)
+    return found
+
+
+def moved(world: World, before: Assigned) -> str:
+    """The first of these tasks that isn't where it was, and didn't end well; else empty."""
+    for task, (device, attempt) in before.items():
+        row = world.task(task)
+        if row.state is TaskState.SUCCEEDED:
+            continue
+        if (row.state, row.device, row.attempt) != (TaskState.RUNNING, device, attempt):
+            return f"{task} was {attempt} on {device} and is {row.attempt} on {row.device}, {row.state}"
+    return ""

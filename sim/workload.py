@@ -1,0 +1,190 @@
+"""The workload: what people ask of a fleet, drawn over the whole run and played on a world.
+
+Rule of this file: an order goes to whoever leads at its moment. A submission that gets no
+answer is repeated under the same key, as a client would; the rest is lost, and people shrug.
+Jobs are named by their order (`j3`), so an order can be left out without renaming others.
+It knows no fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from controller.core.records import Constraint
+from protocol.limits import LEASE_MS_MAX, LEASE_MS_MIN
+from protocol.resources import Resources
+from protocol.tasks import Guarantee, JobKind
+from sim.fault_kinds import Choice, Name, Scene, Whole, Word
+from sim.plan import Args, Order, PlannedDevice
+from sim.world import Wish
+
+AGAIN_MS = 2_500
+TRIES = 20
+FIRST_JOBS = 4
+GAP_MS = 150_000
+"""A fleet of n devices gets a job every `GAP_MS` / n, and something from an operator as often."""
+GAP_MS_MIN = 4_000
+LEASES_MS = (6_000, 10_000, 20_000, 30_000, 30_000, 30_000, 60_000)
+LASTS_MS = (300, 2_000, 8_000, 40_000, 90_000)
+
+DEVICE: dict[str, Word] = {"device": Name("a device")}
+ORDERS: dict[str, dict[str, Word]] = {
+    "submit": {
+        "job": Name("a job"),
+        "count": Whole(1, 1_000),
+        "runs_ms": Whole(0, 86_400_000),
+        "exit_code": Whole(0, 255),
+        "kind": Choice((str(JobKind.BATCH), str(JobKind.SERVICE))),
+        "guarantee": Choice(tuple(g.name.lower() for g in Guarantee)),
+        "lease_ms": Whole(LEASE_MS_MIN, LEASE_MS_MAX),
+        "cpu_milli": Whole(0, 1_000_000),
+        "memory_mib": Whole(0, 1_000_000),
+        "site": Name("a site, or nothing"),
+    },
+    "cancel": {"job": Name("a job")},
+    "cordon": DEVICE,
+    "drain": DEVICE,
+    "uncordon": DEVICE,
+    "remove": DEVICE,
+    "add": DEVICE,
+    "ping": DEVICE,
+    "unfreeze": {},
+}
+"""Kind of order -> the words that it takes, all of them required."""
+
+
+# ------------------------------------------------------------- playing
+
+
+def schedule(scene: Scene) -> None:
+    """All orders of the plan, counted from now."""
+    clock = scene.world.clock
+    for order in scene.plan.orders:
+        clock.after(order.at_ms, lambda order=order: give(scene, order))  # type: ignore[misc]
+
+
+def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
+    """Gives one order; a submission until somebody answers."""
+    world, words = scene.world, dict(order.args)
+    world.clock.trace("people", f"{order.kind} {words.get('job', words.get('device', ''))}")
+    if order.kind == "submit":
+        if not _submit(scene, words) and tries > 1 and not scene.over:
+            world.clock.after(AGAIN_MS, lambda: give(scene, order, tries - 1))
+    elif world.controller.core is None:
+        return
+    elif order.kind == "cancel":
+        world.request_cancel(str(words["job"]))
+    elif order.kind == "ping":
+        world.ping(str(words["device"]))
+    elif order.kind == "unfreeze":
+        world.request_unfreeze()
+    else:
+        world.request_decision(str(words["device"]), order.kind)
+
+
+def wish_of(words: dict[str, int | str]) -> Wish:
+    """A job as its order says it."""
+    service = words["kind"] == JobKind.SERVICE
+    site = str(words["site"])
+    return Wish(
+        count=int(words["count"]),
+        runs_ms=int(words["runs_ms"]),
+        exit_code=int(words["exit_code"]),
+        kind=JobKind(str(words["kind"])),
+        guarantee=Guarantee[str(words["guarantee"]).upper()],
+        needs=Resources(int(words["cpu_milli"]), int(words["memory_mib"])),
+        constraints=(Constraint("site", "=", site),) if site else (),
+        max_attempts=0 if service else 3,
+        lease_ms=int(words["lease_ms"]),
+        key=str(words["job"]),
+    )
+
+
+def _submit(scene: Scene, words: dict[str, int | str]) -> bool:
+    """Whether anybody answered."""
+    if scene.world.controller.core is None:
+        return False
+    request = scene.world.submit_named(str(words["job"]), wish_of(words))
+    return request in scene.world.controller.replies
+
+
+def reopen(scene: Scene) -> None:
+    """After the faults: every device is known and open, whatever was decided."""
+    for device in scene.plan.devices:
+        scene.world.request_decision(device.name, "add")
+        scene.world.request_decision(device.name, "uncordon")
+
+
+# ------------------------------------------------------------- drawing
+
+
+def draw_orders(
+    stream: Callable[[str], Random], devices: tuple[PlannedDevice, ...], lasts_ms: int
+) -> tuple[Order, ...]:
+    """Jobs at the beginning and all along; operators as busy as they were drawn."""
+    jobs = _draw_jobs(stream("jobs"), devices, lasts_ms)
+    people = _draw_people(stream("people"), devices, lasts_ms, jobs)
+    return tuple(sorted(jobs + people, key=lambda order: order.at_ms))
+
+
+def _moments(rng: Random, gap_ms: int, lasts_ms: int) -> list[int]:
+    found, at_ms = [], 0.0
+    while (at_ms := at_ms + rng.expovariate(1 / gap_ms)) < lasts_ms:
+        found.append(int(at_ms))
+    return found
+
+
+def _draw_jobs(rng: Random, devices: tuple[PlannedDevice, ...], lasts_ms: int) -> list[Order]:
+    gap_ms = max(GAP_MS_MIN, GAP_MS // len(devices))
+    leases = rng.sample(LEASES_MS, rng.randint(1, 4))
+    sites = tuple(dict.fromkeys(device.site for device in devices if device.site))
+    services = rng.choice((0.1, 0.3, 0.5))
+    moments = [0] * FIRST_JOBS + _moments(rng, gap_ms, lasts_ms)
+    return [
+        Order(at_ms, "submit", _draw_job(rng, f"j{index}", leases, sites, services))
+        for index, at_ms in enumerate(moments, 1)
+    ]
+
+
+def _draw_job(rng: Random, job: str, leases: list[int], sites: tuple[str, ...], services: float) -> Args:
+    service = rng.random() < services
+    ends = not service or rng.random() < 0.1
+    words: dict[str, int | str] = {
+        "job": job,
+        "count": rng.choice((1, 1, 2, 3, 5)),
+        "runs_ms": rng.choice(LASTS_MS) if ends else 0,
+        "exit_code": rng.choice((0, 0, 0, 1)) if ends else 0,
+        "kind": str(JobKind.SERVICE if service else JobKind.BATCH),
+        "guarantee": rng.choice(("at_most_one", "at_most_one", "at_least_one")),
+        "lease_ms": rng.choice(leases),
+        "cpu_milli": rng.choice((100, 250, 500, 1_000)),
+        "memory_mib": rng.choice((20, 50, 100, 200)),
+        "site": rng.choice(sites) if sites and rng.random() < 0.15 else "",
+    }
+    return tuple(sorted(words.items()))
+
+
+def _draw_people(
+    rng: Random, devices: tuple[PlannedDevice, ...], lasts_ms: int, jobs: list[Order]
+) -> list[Order]:
+    gap_ms = int(max(GAP_MS_MIN, GAP_MS // len(devices)) * rng.choice((0.5, 1, 4)))
+    kinds = rng.choices(
+        ("cancel", "cordon", "drain", "remove", "ping", "unfreeze"), (30, 20, 20, 6, 10, 4), k=1_000
+    )
+    orders = []
+    for at_ms, kind in zip(_moments(rng, gap_ms, lasts_ms), kinds, strict=False):
+        device: Args = (("device", devices[rng.randrange(len(devices))].name),)
+        pause_ms = rng.randint(500, 60_000)
+        if kind == "cancel":
+            begun = [job for job in jobs if job.at_ms <= at_ms]
+            orders.append(Order(at_ms, kind, (("job", f"j{rng.randint(1, len(begun))}"),)))
+        elif kind == "unfreeze":
+            orders.append(Order(at_ms, kind))
+        else:
+            orders.append(Order(at_ms, kind, device))
+        if kind in ("cordon", "drain"):
+            orders.append(Order(at_ms + pause_ms, "uncordon", device))
+        elif kind == "remove":
+            orders.append(Order(at_ms + pause_ms, "add", device))
+    return [order for order in orders if order.at_ms < lasts_ms]
