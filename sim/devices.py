@@ -1,67 +1,55 @@
-"""A device: an agent's core, its journal, its guard, its clock, and what can befall them.
+"""A device: a machine with its clock, its journal, its guard and an agent, and what can befall it.
 
-Rule of this file: it does what the live world does for an agent, in the same order: effects
-one after another, `Save` a barrier, answers later and only to the process that asked. The
-machine and the agent die separately: an agent's end leaves the guard and its runs alive.
-It knows no controller; what the agent says goes through the codec as bytes.
+Rule of this file: the machine, the guard and the agent die separately. An agent's end leaves
+the guard and its runs alive; a suspended machine keeps everything and executes nothing; only
+a boot ends all. Where a fault leaves the protocol's assumptions it says so to the watcher,
+with the invariants that don't hold meanwhile: a clock beyond 1 %, a suspend without the
+hook, a guard that nobody replaces in time, two machines with one identity.
+Wall-clock jumps are no fault of a device: neither agent nor guard compares wall time.
+It knows no controller. Rejected: one object for machine and agent (what an agent's
+predecessor asked for must not be answered to its successor).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
-from typing import Any
 
-from broker.events import Publication
 from edge_agent.core.agent import Agent, Equipment, Identity
-from edge_agent.core.effects import (
-    ConfirmSave,
-    DropOutput,
-    ExtendRun,
-    ForgetRun,
-    ListRuns,
-    Quit,
-    ReadOutput,
-    ReadSensors,
-    StartRun,
-    StopRun,
-)
-from edge_agent.core.events import Booted, HostLost, OutputRead, SaveConfirmed, SensorsRead
+from edge_agent.core.events import Booted, HostLost
 from edge_agent.core.memory import Memory, restore
-from protocol import topics
-from protocol.codec import decode, encode
-from protocol.core import (
-    Connect,
-    Disconnect,
-    Effect,
-    Event,
-    GarbageArrived,
-    LinkDown,
-    LinkUp,
-    MessageArrived,
-    Note,
-    Publish,
-    Save,
-    SaveFailed,
-    TimerElapsed,
+from protocol.core import Event, Note
+from protocol.limits import (
+    CLOCK_RATE_PPM,
+    GUARD_RESTART_MS,
+    HEARTBEAT_MS,
+    INT_MAX,
+    KILL_MS,
+    LEASE_MS,
+    hold_ms,
 )
-from protocol.errors import RemoteGarbage
-from protocol.limits import HEARTBEAT_MS
-from protocol.messages import Message, Used
 from protocol.resources import Resources
-from protocol.tasks import AttemptId
+from sim.agents import AgentProcess
 from sim.clockwork import Clockwork
+from sim.disk import SimulatedDisk
+from sim.localclock import LocalClock
 from sim.network import Network
+from sim.observations import OutOfBounds
 from sim.runhost import RunWatcher, VirtualGuard
 
 UPTIME_MS = 10_000
 """What a device's clock shows when its agent starts after a boot."""
-GUARD_RESTART_MS = 700
-PPM = 1_000_000
+SUCCESSOR_MS = 700
+"""From a guard's death to the answer of the next, when nothing is left to sweep."""
+WAKE_MS = (1, 500)
+"""Without a hook: how late after a resume the guard looks at its deadlines."""
+CLOCK_INVARIANTS = ("I1", "I6", "I7")
+SUSPEND_INVARIANTS = ("I1", "I7")
+SWEEP_INVARIANTS = ("I1", "I6", "I7")
+CLONE_INVARIANTS = ("I1", "I8", "I9", "I15")
 
 
 class SimulatedDevice:
-    """One device; `name` is also its client id."""
+    """One device; `name` is also its client id, `place` where it stands in the network."""
 
     def __init__(
         self,
@@ -71,259 +59,322 @@ class SimulatedDevice:
         clock: Clockwork,
         network: Network,
         watcher: RunWatcher,
+        place: str = "",
     ) -> None:
         self.name = name
+        self.place = place or name
         self.fleet = fleet
         self.capacity = capacity
         self.labels: dict[str, str] = {}
+        self.profile = "generic-linux"
+        self.heartbeat_ms = HEARTBEAT_MS
+        self.containment = "strong"
+        """`weak`: runs may outlive a dead guard. Told at each boot."""
         self.clock = clock
         self.network = network
-        self.rng = clock.stream(f"device {name}")
-        self.rate_ppm = self.rng.randint(-10_000, 10_000)
-        self.guard = VirtualGuard(name, clock, self, watcher)
-        self.agent: Agent | None = None
-        self.journal: bytes | None = None
-        self.journal_fails = False
-        self.frozen = False
+        self.watcher = watcher
+        self.rng = clock.stream(f"device {self.place}")
+        self.own = LocalClock(clock, self.rng.randint(-CLOCK_RATE_PPM, CLOCK_RATE_PPM))
+        self.disk = SimulatedDisk(clock.stream(f"disk {self.place}"))
+        self.guard = VirtualGuard(name, self.place, clock, self.own, watcher)
+        self.process: AgentProcess | None = None
         self.on = False
         self.boots = 0
         self.notes: list[Note] = []
-        self._instance = f"{name}-data"
-        self._booted_ms = 0
-        self._life = 0
-        """Which agent process this is; answers to its predecessor are dropped."""
-        self._waiting: list[Event] = []
-        self._connection = 0
-        self._session = 0
-        self._armed_ms: int | None = None
-        self._perform = self._performers()
+        self.twins = [self]
+        """All machines with this identity: itself and its clones."""
+        self._suspended = self._hook = False
+        self._instance = f"{self.place}-data"
+        self._guards = 0
+        """Which guard this is; the return of an older one is dropped."""
+        self._guard_missing = False
+        self._outside: dict[str, None] = {}
+        """Why this device is outside the assumptions now."""
 
-    # ------------------------------------------------------------- its own time
+    @property
+    def agent(self) -> Agent | None:
+        """The core, while its process lives."""
+        return self.process.core if self.process is not None else None
 
-    def local_ms(self) -> int:
-        """CLOCK_BOOTTIME: fast or slow by `rate_ppm`, from anew with each boot."""
-        passed = self.clock.now_ms - self._booted_ms
-        return UPTIME_MS + passed * (PPM + self.rate_ppm) // PPM
+    def feed(self, event: Event) -> None:
+        """Something happens to the agent, if there is one."""
+        if self.process is not None:
+            self.process.feed(event)
 
-    def world_ms(self, local_ms: int) -> int:
-        """The first moment of the world at which the device's clock shows `local_ms`."""
-        passed = max(0, local_ms - UPTIME_MS)
-        return self._booted_ms + -(-passed * PPM // (PPM + self.rate_ppm))
-
-    # ------------------------------------------------------------- what can befall it
+    # ------------------------------------------------------------- power
 
     def boot(self) -> None:
         """Power on: a guard with nothing in it, and an agent."""
-        self.on = True
+        self.on, self._suspended, self._guard_missing = True, False, False
         self.boots += 1
-        self._booted_ms = self.clock.now_ms
+        self._guards += 1
+        self.own.begin(UPTIME_MS)
+        self.guard.containment = self.containment
+        self.guard.boot()
+        self._count_twins()
         self.start_agent()
-
-    def start_agent(self) -> None:
-        """A new agent process on the journal as it is."""
-        if self.agent is not None or not self.on:
-            return
-        self.clock.trace(self.name, "agent starts")
-        self._life += 1
-        self.frozen, self._waiting, self._armed_ms = False, [], None
-        memory = restore(self.journal) if self.journal else Memory(self._instance)
-        identity = Identity(self.name, f"{self.name}-boot-{self.boots}", "sim")
-        equipment = Equipment(
-            "generic-linux", self.capacity, self.labels, ("process", "simulated"), HEARTBEAT_MS
-        )
-        self.agent = Agent(memory, identity, equipment, Random(self.rng.getrandbits(64)))
-        life = self._life
-        self.guard.tell = lambda event: self._later(event, life)
-        self.feed(Booted())
-
-    def kill_agent(self) -> None:
-        """SIGKILL; guard and runs live on, the kernel closes the socket."""
-        if self.agent is not None:
-            self.clock.trace(self.name, "agent killed")
-            self._end_agent()
-            self.network.abandon(self._connection)
-
-    def _end_agent(self) -> None:
-        self.agent, self.frozen = None, False
-        self._life += 1
-        self.guard.tell = lambda event: None
-        self.network.frozen.pop(self.name, None)
-
-    def kill(self) -> None:
-        """SIGKILL of agent and guard: every run ends with them, a will follows."""
-        self.kill_agent()
-        self.guard.die()
-        self.on = False
 
     def power_off(self) -> None:
         """The plug is pulled: nobody closes anything."""
-        self.clock.trace(self.name, "power off")
-        self.network.vanish(self._connection)
-        self._end_agent()
+        self.clock.trace(self.place, "power off")
+        if self.process is not None:
+            self.network.vanish(self.process.connection)
+        self._end()
+        self.guard.lose_power()
+        self.disk.lose_power()
+
+    def kill(self) -> None:
+        """Shut down hard: agent and guard are killed, every run ends with them, a will follows."""
+        self.kill_agent()
+        self._end()
         self.guard.die()
-        self.on = False
+        self.guard.sweep()
+
+    def _end(self) -> None:
+        self.agent_ended()
+        self.on = self._suspended = False
+        self._guards += 1
+        self._count_twins()
 
     def reboot(self) -> None:
         self.power_off()
         self.boot()
 
-    def kill_guard(self) -> None:
-        """Its runs end with it; a new one answers a little later."""
-        self.guard.die()
-        self.guard.up = False
-        self.clock.after(GUARD_RESTART_MS, self._guard_back)
+    # ------------------------------------------------------------- the agent
 
-    def _guard_back(self) -> None:
-        self.guard.up = True
-        self.feed(HostLost("killed"))
+    def start_agent(self) -> None:
+        """A new agent process on the journal as it is."""
+        if self.process is not None or not self.on or self._suspended:
+            return
+        self.clock.trace(self.place, "agent starts")
+        identity = Identity(self.name, f"{self.place}-boot-{self.boots}", "sim")
+        equipment = Equipment(
+            self.profile,
+            self.capacity,
+            self.labels,
+            ("process", "simulated"),
+            self.heartbeat_ms,
+            containment="weak",  # until the guard has told, as the real agent has it
+        )
+        core = Agent(self._remember(), identity, equipment, Random(self.rng.getrandbits(64)))
+        self.process = AgentProcess(self, core)
+        self.guard.tell = self.process.later
+        self._call_guard()
+        self.feed(Booted())
 
-    def wipe_journal(self) -> None:
-        """The data directory is gone, and with it who this agent was."""
-        self.journal = None
-        self.guard.watcher.journal_lost(self.name)
-        self._instance = f"{self.name}-data-{self.rng.getrandbits(32):08x}"
+    def _remember(self) -> Memory:
+        """What the journal holds; a new instance if that is nothing, or nothing that can be read."""
+        image = self.disk.load()
+        if image is not None:
+            return restore(image)
+        if self.disk.damaged:
+            self.forget_identity()
+        return Memory(self._instance)
+
+    def kill_agent(self) -> None:
+        """SIGKILL; guard and runs live on, the kernel closes the socket."""
+        if self.process is not None:
+            self.clock.trace(self.place, "agent killed")
+            self.agent_ended()
+
+    def agent_ended(self) -> None:
+        """By its own will or another's."""
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.end()
+            self.network.abandon(process.connection)
+            self.network.frozen.pop(self.place, None)
+        self.guard.tell = lambda event: None
+
+    def agent_dies_after(self, effects: int) -> None:
+        """SIGKILL after so many more saves and effects of this process."""
+        if self.process is not None:
+            self.process.dies_after = effects
 
     def freeze(self) -> None:
         """SIGSTOP of the agent: nothing is read, nothing sent; the guard goes on."""
-        if self.agent is not None:
-            self.frozen = True
-            self.network.frozen[self.name] = None
-            self.clock.trace(self.name, "agent frozen")
+        if self.process is not None:
+            self.clock.trace(self.place, "agent frozen")
+            self.process.freeze(frozen=True)
 
     def thaw(self) -> None:
         """What came meanwhile is read now. The guard's news are read before the network's."""
-        if not self.frozen:
+        if self.process is not None and self.process.frozen:
+            self.clock.trace(self.place, "agent thaws")
+            self.process.freeze(frozen=False)
+            self._call_guard()
+
+    @property
+    def frozen(self) -> bool:
+        return self.process is not None and self.process.frozen
+
+    # ------------------------------------------------------------- the guard
+
+    def kill_guard(self, survivors: bool = False) -> None:
+        """Its runs end with it, unless `survivors` and they can't be contained; a new one answers
+        when it has swept them. It is the agent that starts a new guard."""
+        if not self.on:
             return
-        self.frozen = False
-        self.network.frozen.pop(self.name, None)
-        self.clock.trace(self.name, "agent thaws")
-        waiting, self._waiting = self._waiting, []
-        waiting.sort(key=lambda event: isinstance(event, MessageArrived))
-        for event in waiting:
-            self.feed(event)
-        self._arm()
+        survivors = survivors and self.guard.containment == "weak"
+        self.clock.trace(self.place, f"guard killed {survivors}")
+        self.guard.die(survivors)
+        self.feed(HostLost("connection closed"))
+        self._guards += 1
+        number, delay_ms = self._guards, SUCCESSOR_MS
+        if self.guard.orphans:
+            delay_ms = self.rng.randint(SUCCESSOR_MS, GUARD_RESTART_MS)
+            self.clock.after(GUARD_RESTART_MS, lambda: self._miss_guard(number))
+        self.clock.after(delay_ms, lambda: self._guard_back(number))
 
-    # ------------------------------------------------------------- driving the core
-
-    def feed(self, event: Event) -> None:
-        """One event into the core and its effects out, in order, saves first."""
-        if self.agent is None:
+    def _guard_back(self, number: int) -> None:
+        if number != self._guards:
             return
-        if self.frozen:
-            self._waiting.append(event)
+        if self._suspended or (self.guard.orphans and (self.process is None or self.process.frozen)):
+            self._guard_missing = True
             return
-        for effect in self.agent.handle(event, self.local_ms()):
-            if isinstance(effect, Save):
-                if self.journal_fails:
-                    self.feed(SaveFailed("no space left"))
-                    return
-                self._save(effect)
-            else:
-                self._perform[type(effect)](effect)
-        self._arm()
+        self.guard.sweep()
+        self._bounds_end(SWEEP_INVARIANTS, "swept late")
+        self.guard.stand()
 
-    def _save(self, effect: Save) -> None:
-        memory = effect.rows[-1]
-        assert isinstance(memory, Memory)
-        self.journal = memory.image()
+    def _call_guard(self) -> None:
+        """There is an agent again that misses its guard."""
+        if self._guard_missing:
+            self._guard_missing, number = False, self._guards
+            self.clock.after(SUCCESSOR_MS, lambda: self._guard_back(number))
 
-    def _later(self, event: Event, life: int) -> None:
-        """The answer of an effect comes back through the world, to the process that asked."""
-        self.clock.after(1, lambda: self.feed(event) if life == self._life else None)
+    def _miss_guard(self, number: int) -> None:
+        """Nobody swept in time: the claim for weak containment rests on it."""
+        if number == self._guards and self.guard.orphans:
+            self._bounds_begin(SWEEP_INVARIANTS, "swept late")
 
-    def _arm(self) -> None:
-        due_ms = self.agent.next_due_ms() if self.agent is not None else None
-        if due_ms is None or self.frozen:
+    # ------------------------------------------------------------- the journal
+
+    @property
+    def journal(self) -> bytes | None:
+        """The image that a process which starts now would find."""
+        return self.disk.image()
+
+    @journal.setter
+    def journal(self, image: bytes | None) -> None:
+        self.disk.put(image)
+
+    @property
+    def journal_fails(self) -> bool:
+        return self.disk.fails
+
+    @journal_fails.setter
+    def journal_fails(self, fails: bool) -> None:
+        self.disk.fails = fails
+
+    def tear_next_save(self, lost: bool) -> None:
+        """Power fails inside the next save: the image is lost, or there; nothing behind it happens."""
+        self.disk.torn = lost
+
+    def wipe_journal(self) -> None:
+        """The journal is gone, and with it who this agent was."""
+        self.disk.wipe()
+        self.forget_identity()
+
+    def corrupt_journal(self, only_newest: bool = False) -> None:
+        """The card returns garbage: for all that was saved, or for the last save alone."""
+        self.disk.corrupt(only_newest)
+        self.watcher.journal_lost(self.name)
+
+    def forget_identity(self) -> None:
+        """The next process that finds no journal is another instance."""
+        self.watcher.journal_lost(self.name)
+        self._instance = f"{self.place}-data-{self.rng.getrandbits(32):08x}"
+
+    # ------------------------------------------------------------- time
+
+    @property
+    def rate_ppm(self) -> int:
+        return self.own.rate_ppm
+
+    @rate_ppm.setter
+    def rate_ppm(self, rate_ppm: int) -> None:
+        self.set_rate(rate_ppm)
+
+    def set_rate(self, rate_ppm: int) -> None:
+        """The clock runs at another rate from now on, without a jump."""
+        was_ppm = self.own.rate_ppm
+        self.own.set_rate(rate_ppm)
+        self.guard.rearm()
+        if self.process is not None:
+            self.process.rearm()
+        if abs(rate_ppm) > CLOCK_RATE_PPM:
+            self._bounds_begin(CLOCK_INVARIANTS, "clock rate")
+        elif abs(was_ppm) > CLOCK_RATE_PPM:
+            self._bounds_end(CLOCK_INVARIANTS, "clock rate", self._hold_ms())
+
+    def local_ms(self) -> int:
+        return self.own.local_ms()
+
+    def suspend(self, hook: bool = True) -> None:
+        """The machine sleeps: nothing of it executes, its clock goes on. With the hook its runs are
+        frozen first and thaw only after the guard has looked at their deadlines."""
+        if not self.on or self._suspended:
             return
-        world_ms = max(self.world_ms(due_ms), self.clock.now_ms + 1)
-        if self._armed_ms is None or world_ms < self._armed_ms:
-            self._armed_ms = world_ms
-            life = self._life
-            self.clock.at(world_ms, lambda: self._wake(life, world_ms))
+        self.clock.trace(self.place, f"suspended {hook}")
+        self._suspended, self._hook = True, hook
+        self.guard.suspend()
+        if self.process is not None:
+            self.process.freeze(asleep=True)
 
-    def _wake(self, life: int, armed_ms: int) -> None:
-        if life != self._life or self._armed_ms != armed_ms:
+    def resume(self) -> None:
+        if not self._suspended:
             return
-        self._armed_ms = None
-        if self.agent is not None and not self.frozen:
-            due_ms = self.agent.next_due_ms()
-            if due_ms is not None and self.local_ms() >= due_ms:
-                self.feed(TimerElapsed())
-            else:
-                self._arm()
+        self.clock.trace(self.place, "resumes")
+        self._suspended = False
+        look_ms = 0 if self._hook else self.rng.randint(*WAKE_MS)
+        if not self._hook:
+            self._bounds_end(SUSPEND_INVARIANTS, "suspended without the hook", look_ms + KILL_MS + 1)
+        self.guard.resume(self._hook, look_ms)
+        if self.process is not None:
+            self.process.freeze(asleep=False)
+            self._call_guard()
 
-    # ------------------------------------------------------------- effects
+    # ------------------------------------------------------------- one identity twice
 
-    def _performers(self) -> dict[type[Effect], Callable[[Any], None]]:
-        guard = self.guard
-        return {
-            Publish: self._publish,
-            Connect: self._connect,
-            Disconnect: lambda e: self.network.disconnect(self._connection),
-            ConfirmSave: lambda e: self._later(SaveConfirmed(e.session), self._life),
-            ListRuns: lambda e: self._later(guard.listing(e.ask), self._life) if guard.up else None,
-            StartRun: lambda e: guard.start(e.attempt, e.deadline_ms),
-            ExtendRun: lambda e: guard.extend(AttemptId(e.task, e.attempt), e.deadline_ms),
-            StopRun: lambda e: guard.stop(AttemptId(e.task, e.attempt)),
-            ForgetRun: lambda e: guard.forget(AttemptId(e.task, e.attempt)),
-            ReadOutput: self._read_output,
-            DropOutput: lambda e: guard.drop_output(AttemptId(e.task, e.attempt)),
-            ReadSensors: lambda e: self._later(SensorsRead(self._used()), self._life),
-            Quit: lambda e: self._end_agent(),
-            Note: self.notes.append,
-        }
-
-    def _connect(self, effect: Connect) -> None:
-        self.network.abandon(self._connection)
-        will = None
-        if effect.will is not None:
-            will = Publication(self._topic(effect.will), encode(effect.will), 1, True)
-        filters = tuple(
-            (f, 0 if f.endswith("/lease") else 1) for f in topics.down_filters(self.fleet, self.name)
+    def clone(self) -> SimulatedDevice:
+        """A second machine made of a copy of this one's card, still switched off."""
+        place = f"{self.name}~{len(self.twins) + 1}"
+        twin = SimulatedDevice(
+            self.name, self.fleet, self.capacity, self.clock, self.network, self.watcher, place
         )
-        self._session = effect.session
-        self._connection = self.network.connect(self.name, self, filters, will)
+        twin.labels, twin.profile, twin.heartbeat_ms = dict(self.labels), self.profile, self.heartbeat_ms
+        twin.containment = self.containment
+        twin.disk.copy_from(self.disk)
+        twin.twins = self.twins
+        self.twins.append(twin)
+        return twin
 
-    def _publish(self, effect: Publish) -> None:
-        message = effect.message
-        self.network.publish(
-            self._connection, self._topic(message), encode(message), message.qos, message.retain
-        )
-
-    def _topic(self, message: Message) -> str:
-        return topics.build(self.fleet, self.name, message.channel)
-
-    def _read_output(self, effect: ReadOutput) -> None:
-        """Only the first stream ever holds anything."""
-        key = AttemptId(effect.task, effect.attempt)
-        stored = self.guard.outputs.get(key, b"") if effect.stream == 1 else b""
-        data = stored[effect.offset : effect.offset + effect.bytes_max]
-        read = OutputRead(effect.task, effect.attempt, effect.stream, effect.offset, data, len(stored))
-        self._later(read, self._life)
-
-    def _used(self) -> Used:
-        runs = [run.attempt.resources for run in self.guard.runs.values()]
-        return Used(sum(r.cpu_milli for r in runs), sum(r.memory_mib for r in runs), 0)
-
-    # ------------------------------------------------------------- the connection's news
-
-    def on_link_up(self, connection: int) -> None:
-        if connection == self._connection:
-            self.feed(LinkUp(self._session))
-
-    def on_link_down(self, connection: int, reason: str) -> None:
-        if connection == self._connection:
-            session, self._connection = self._session, 0
-            self._later(LinkDown(session, reason), self._life)
-
-    def on_publication(self, connection: int, topic: str, payload: bytes, retain: bool) -> None:
-        if connection != self._connection:
+    def _count_twins(self) -> None:
+        if len(self.twins) == 1:
             return
-        self.clock.trace(self.name, f"hears {topic.rpartition('/')[2]}", payload)
-        parsed = topics.parse(topic)
-        try:
-            message = decode(parsed, payload)
-        except RemoteGarbage as garbage:
-            self.feed(GarbageArrived(self.name, parsed.channel, garbage.reason, garbage.detail))
+        if sum(1 for twin in self.twins if twin.on) > 1:
+            self._bounds_begin(CLONE_INVARIANTS, "one identity twice")
+        else:
+            hold = max(twin._hold_ms() for twin in self.twins)
+            for twin in self.twins:
+                if "one identity twice" in twin._outside:
+                    twin._bounds_end(CLONE_INVARIANTS, "one identity twice", hold)
+
+    # ------------------------------------------------------------- bounds
+
+    def _hold_ms(self) -> int:
+        """For how long what was granted here may live on."""
+        leases = [run.attempt.lease_ms for run in [*self.guard.runs.values(), *self.guard.orphans]]
+        return hold_ms(max(leases, default=LEASE_MS), self.guard.containment == "weak")
+
+    def _bounds_begin(self, invariants: tuple[str, ...], why: str) -> None:
+        self._outside[why] = None
+        self.watcher.saw(OutOfBounds(self.clock.now_ms, self.name, invariants, INT_MAX, why))
+
+    def _bounds_end(self, invariants: tuple[str, ...], why: str, after_ms: int = 0) -> None:
+        """Tells the end of what had begun, or of what begins and ends in one."""
+        if why not in self._outside and not after_ms:
             return
-        self.feed(MessageArrived(parsed.device, message, retain))
+        self._outside.pop(why, None)
+        until_ms = self.clock.now_ms + after_ms
+        self.watcher.saw(OutOfBounds(self.clock.now_ms, self.name, invariants, until_ms, why))

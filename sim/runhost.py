@@ -29,7 +29,7 @@ from protocol.tasks import AttemptId
 from sim.clockwork import Clockwork
 from sim.localclock import LocalClock
 from sim.observations import Observation, OutputWritten, RunFrozen, RunThawed
-from sim.outputs import RunOutput, Written
+from sim.outputs import SimulatedOutput, Written
 
 START_MS = (1, 40)
 """From the order to a process; a slow card takes longer, and the deadline is looked at after it."""
@@ -75,7 +75,9 @@ class GuardedRun:
 class VirtualGuard:
     """All runs of one device."""
 
-    def __init__(self, device: str, place: str, clock: Clockwork, own: LocalClock, watcher: RunWatcher) -> None:
+    def __init__(
+        self, device: str, place: str, clock: Clockwork, own: LocalClock, watcher: RunWatcher
+    ) -> None:
         self.device = device
         self.place = place
         self.clock = clock
@@ -86,7 +88,7 @@ class VirtualGuard:
         self.orphans: list[GuardedRun] = []
         """Runs that outlived their guard and are not swept yet."""
         self.exits: dict[AttemptId, RunExit] = {}
-        self.outputs: dict[AttemptId, RunOutput] = {}
+        self.outputs: dict[AttemptId, SimulatedOutput] = {}
         self.up = False
         """A dead guard takes no orders; its successor answers when it stands."""
         self.containment = "strong"
@@ -147,7 +149,7 @@ class VirtualGuard:
         run.alive, run.began_ms = True, now_ms
         run.rule.note_started(1, self.own.local_ms())
         if attempt.runtime not in SILENT_RUNTIMES:
-            self.outputs[run.key] = RunOutput(*run.key, attempt.output_bytes_max)
+            self.outputs[run.key] = SimulatedOutput(*run.key, attempt.output_bytes_max)
         self.clock.trace(self.place, f"START {attempt.task} {attempt.attempt}")
         self.watcher.run_began(self.device, attempt)
         self.tell(RunStarted(attempt.task, attempt.attempt))

@@ -37,6 +37,8 @@ FLOORS = {
     "edge_agent": LEAF,
     "edge_agent.__init__": CORE,
     "edge_agent.core": CORE,
+    "edge_agent.guard_frames": CORE,
+    "edge_agent.guard_runs": CORE,
     "edge_agent.runtimes.simulated": CORE,
     "edge_agent.app": ASSEMBLY,
     "edge_agent.uplink": ASSEMBLY,

@@ -16,6 +16,8 @@ PURE = (
     "protocol/*.py",
     "edge_agent/core/*.py",
     "edge_agent/runtimes/simulated.py",
+    "edge_agent/guard_frames.py",
+    "edge_agent/guard_runs.py",
     "controller/core/*.py",
     "controller/scheduler/*.py",
     "broker/model.py",
