@@ -112,6 +112,16 @@ class PingReceived(Event):
     connection: int
 
 
+@dataclass(slots=True)
+class PublicationRelayed(Event):
+    """Another node of the broker passes on what it took from `client` a while ago. No connection
+    is needed any more; access is that of the client."""
+
+    client: str
+    username: str
+    publication: Publication
+
+
 # ----------------------------------------------------------------------- effects
 
 

@@ -66,6 +66,7 @@ class BrokerModel:
             ev.DisconnectReceived: self._on_disconnect,
             ev.SubscribeReceived: self._on_subscribe,
             ev.UnsubscribeReceived: self._on_unsubscribe,
+            ev.PublicationRelayed: self._on_relayed,
         }
 
     def _start_empty(self) -> None:
@@ -321,6 +322,9 @@ class BrokerModel:
             self._publish(session.client, session.username, publication, now_ms, out)
         if event.qos:
             out.append(ev.SendPuback(event.connection, event.packet_id))
+
+    def _on_relayed(self, event: ev.PublicationRelayed, now_ms: int, out: list[Effect]) -> None:
+        self._publish(event.client, event.username, event.publication, now_ms, out)
 
     def _publish(
         self, client: str, username: str, publication: ev.Publication, now_ms: int, out: list[Effect]
