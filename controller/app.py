@@ -26,10 +26,12 @@ from controller.api.gate import token_hash
 from controller.api.port import Question
 from controller.brokering import BrokerOwner, agent_toml
 from controller.config import ControllerSettings
-from controller.core.controller import Beginning, Controller
+from controller.core.controller import Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
 from controller.core.events import WallClockRead
+from controller.core.leadership import WATCH_MS, Finding, Led, Standby, beginning
 from controller.core.records import LeaderRow
+from controller.core.views import RefusalView
 from controller.store.base import Fenced, StoreError
 from controller.store.saver import SWITCH_INTERVAL_S, StoreSaver
 from controller.store.sqlite import SqliteStore
@@ -38,7 +40,7 @@ from live.clock import boottime_ms, wall_ms
 from live.driver import Driver, Performers, SaveError
 from live.link import TlsSettings
 from live.logs import log, note_to_log
-from protocol.core import Connect, Disconnect, Event, Note, Publish
+from protocol.core import Connect, Core, Disconnect, Effect, Event, Note, Publish
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,11 +59,11 @@ class Saving:
 
     def __init__(self, saver: StoreSaver) -> None:
         self.saver = saver
-        self.above = 0
-        """Not 0: the next save fails, so that the core is rebuilt with a later epoch (D1)."""
+        self.finding = Finding()
+        """One that is not empty lets the next save fail: the core is rebuilt under a later epoch (D1)."""
 
     async def save(self, rows: Sequence[object]) -> None:
-        if self.above:
+        if self.finding.above:
             raise SaveError("the database is older than the fleet: a new epoch is taken")
         plain = [row for row in rows if type(row) is not LeaderRow]
         if plain:
@@ -84,6 +86,7 @@ class App:
         self.owner = BrokerOwner(settings.mqtt.control_fd)
         self.driver: Driver
         self.wire: Wire
+        self.standby = Standby()
         self.asker = Asker(self._offer)
         self.stopping = asyncio.Event()
         self._static_hash = token_hash(settings.http.token) if settings.http.token else ""
@@ -96,8 +99,7 @@ class App:
         try:
             await self.owner.open()
             await self._accept_token()
-            core = await self._lead(0)
-            self._assemble(core)
+            self._assemble(await self._first())
             await self._serve(listener)
         finally:
             await self.saver.close()
@@ -109,13 +111,25 @@ class App:
             await self.saver.write(store.revoke_tokens, UP_TOKEN)
             await self.saver.write(store.add_token, self._static_hash, UP_TOKEN, "admin", wall_ms())
 
-    async def _lead(self, above: int) -> Controller:
+    async def _first(self) -> Core:
+        """Leads at once if nobody else does; else a place holder, until `_drive` leads."""
+        try:
+            return await self._lead()
+        except Led as led:
+            self._stand_by(led)
+            return Nobody()
+
+    async def _lead(self) -> Controller:
+        """Raises `Led`, `StoreError`."""
         asked_ms = boottime_ms()
-        leader, found = await self.saver.lead(self.settings.controller.id, above, wall_ms())
+        own, finding = self.settings.controller, self.saving.finding
+        unrenewed = self.standby.unrenewed(asked_ms)
+        leader, found = await self.saver.lead(own.id, finding.above, wall_ms(), unrenewed)
         snapshot = await self.saver.load()
         now_ms = boottime_ms()
-        waits = (found.stale or found.marked) and bool(snapshot.devices)
-        beginning = Beginning(asked_ms, waits, bool(above) or found.marked, wall_ms() - now_ms)
+        begins = beginning(found, finding, bool(snapshot.devices), asked_ms, wall_ms() - now_ms)
+        self.saving.finding = Finding()
+        self.standby.forget()
         log(
             "info",
             "leading",
@@ -123,9 +137,16 @@ class App:
             devices=len(snapshot.devices),
             open_tasks=len(snapshot.tasks),
         )
-        return Controller(snapshot, beginning, now_ms, random.Random(), self.settings.controller.policy)
+        return Controller(snapshot, begins, now_ms, random.Random(), own.policy)
 
-    def _assemble(self, core: Controller) -> None:
+    def _stand_by(self, led: Led) -> None:
+        """Another leads: its row is watched, and whoever asks is told so. The log hears it once."""
+        if self.standby.note(led.row, boottime_ms()):
+            log("info", "standby", leader=led.row.holder, epoch=led.row.epoch)
+        self.asker.accept()  # `ask` refuses now, with a better reason
+        self.asker.fail_all(str(led))
+
+    def _assemble(self, core: Core) -> None:
         own = self.settings.controller
         self.wire = Wire(own.fleet, f"_controller-{own.id}", self._broker, self._offer, self._post)
         performers: Performers = {
@@ -169,7 +190,7 @@ class App:
         host, port = listener.getsockname()[:2]
         log("info", "serving", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         tasks = [
-            asyncio.create_task(self.driver.run()),
+            asyncio.create_task(self._drive()),
             asyncio.create_task(server.serve(sockets=[listener])),
             asyncio.create_task(self._tell_wall_clock()),
             asyncio.create_task(self._prune()),
@@ -205,8 +226,15 @@ class App:
 
     # ------------------------------------------------------------- rebuilding
 
+    async def _drive(self) -> None:
+        """Runs the driver, once there is a core to drive."""
+        if isinstance(self.driver.core, Nobody):
+            await self._regain()
+        await self.driver.run()
+
     def _take_epoch(self, effect: TakeEpoch) -> None:
-        self.saving.above = max(effect.above, self.saver.epoch)
+        own = self.saver.epoch
+        self.saving.finding = Finding(own, max(effect.above, own))
 
     async def _rebuild(self, reason: str) -> None:
         """A save failed: memory is ahead of the store, so it is thrown away."""
@@ -214,22 +242,36 @@ class App:
         self.asker.fail_all(reason)
         self._drop_questions()
         self.wire.drop()
+        await self._regain()
+
+    async def _regain(self) -> None:
+        """Tries to lead until it does, or until the program stops."""
         while not self.stopping.is_set():
             try:
-                core = await self._lead(self.saving.above)
+                core = await self._lead()
+            except Led as led:
+                self._stand_by(led)
+                # What was heard before belongs to a leadership that is over.
+                self.driver.drop_queued(lambda event: True)
+                await self._pause(min(WATCH_MS, self.standby.left_ms(boottime_ms()) or WATCH_MS))
+                continue
             except StoreError as error:
                 log("error", "the store does not answer", reason=str(error))
                 self.asker.refuse(str(error))
                 self._drop_questions()
-                await asyncio.sleep(RETRY_MS / 1000)
+                await self._pause(RETRY_MS)
                 continue
-            self.saving.above = 0
             self.asker.accept()
             if isinstance(self.driver.core, Controller):
                 core.count_on(self.driver.core)
             self.driver.replace_core(core)
             return
         self.driver.stop()  # the core at hand knows what is not saved: it must say nothing more
+
+    async def _pause(self, ms: int) -> None:
+        """Until then, or until the program stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), ms / 1000)
 
     def _drop_questions(self) -> None:
         """Who asked was told that nothing was done, so it must not be done later."""
@@ -238,12 +280,16 @@ class App:
     async def _tell_wall_clock(self) -> None:
         while True:
             await asyncio.sleep(WALL_CLOCK_MS / 1000)
+            if self.standby_of():
+                continue
             self._offer(WallClockRead(wall_ms() - boottime_ms()))
 
     async def _prune(self) -> None:
         own = self.settings.controller
         while True:
             await asyncio.sleep(PRUNE_MS / 1000)
+            if self.standby_of():
+                continue
             before = wall_ms() - own.keep_days * DAY_MS
             try:
                 while (await self.saver.prune(before, own.keep_tasks, own.keep_output_bytes)).more:
@@ -266,6 +312,8 @@ class App:
         return self.asker.next_request()
 
     async def ask(self, question: Question) -> object:
+        if leader := self.standby_of():
+            return RefusalView("not_ready", f"standby: {leader} leads")
         return await self.asker.ask(question)
 
     def wall_ms(self) -> int:
@@ -306,8 +354,23 @@ class App:
     def health(self) -> Mapping[str, bool]:
         core = self.driver.core
         leading = isinstance(core, Controller) and boottime_ms() < core.speak_until_ms
-        store = not self.saver.fenced and not self.asker.refusing
-        return {"store": store, "broker": self.wire.up, "leader": leading}
+        standby = bool(self.standby_of())
+        store = standby or not (self.saver.fenced or self.asker.refusing)
+        return {"store": store, "broker": self.wire.up, "leader": leading and not standby}
+
+    def standby_of(self) -> str:
+        row = self.standby.row
+        return "" if row is None else row.holder
+
+
+class Nobody:
+    """Implements `protocol.core.Core` while another controller leads: it hears and says nothing."""
+
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
+        return []
+
+    def next_due_ms(self) -> int | None:
+        return None
 
 
 class _Server(uvicorn.Server):

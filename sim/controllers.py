@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from broker.events import Publication
-from controller.core.controller import Beginning, Controller
+from controller.core.controller import Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
 from controller.core.events import CanaryReturned, heartbeat_batch
+from controller.core.leadership import Beginning
 from controller.core.records import LeaderRow, Row, Snapshot
 from protocol import topics
 from protocol.codec import decode, encode

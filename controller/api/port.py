@@ -87,6 +87,10 @@ class CorePort(Protocol):
         """What has to be true before work is taken: `store`, `broker`, `leader`, …"""
         ...
 
+    def standby_of(self) -> str:
+        """Who leads while this controller stands by; empty when it does not."""
+        ...
+
 
 class StoreReads(Protocol):
     """The reads of the store's contract that the API uses; they block and may raise `StoreError`."""

@@ -6,6 +6,8 @@ Units stand last in a name; moments are RFC 3339 in UTC with milliseconds, or nu
 
 from __future__ import annotations
 
+from typing import NotRequired
+
 from typing_extensions import TypedDict
 
 
@@ -209,6 +211,7 @@ class HealthShape(TypedDict):
 class ReadinessShape(TypedDict):
     ready: bool
     checks: dict[str, bool]
+    standby_of: NotRequired[str]
 
 
 class VersionShape(TypedDict):

@@ -32,10 +32,14 @@ async def healthz(request: Request) -> HealthShape:
 
 @router.get("/readyz", response_model=ReadinessShape, responses={503: {"model": ReadinessShape}})
 async def readyz(request: Request) -> Response:
-    """503 while one of the checks is false."""
-    checks = dict(caller_of(request).port.health())
+    """503 while one of the checks is false. `standby_of`: who leads while this controller only waits."""
+    port = caller_of(request).port
+    checks = dict(port.health())
     ready = all(checks.values())
-    return JSONResponse(ReadinessShape(ready=ready, checks=checks), 200 if ready else 503)
+    shape: ReadinessShape = {"ready": ready, "checks": checks}
+    if leader := port.standby_of():
+        shape["standby_of"] = leader
+    return JSONResponse(shape, 200 if ready else 503)
 
 
 @router.get("/version")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from controller.core.commands import Commands
@@ -35,6 +34,7 @@ from controller.core.failover import Failover
 from controller.core.fleet import Fleet
 from controller.core.holds import Holds
 from controller.core.jobs import Jobs
+from controller.core.leadership import SPEAK_MS, Beginning
 from controller.core.leases import Leases
 from controller.core.ledger import Ledger
 from controller.core.liveness import Liveness
@@ -61,7 +61,7 @@ from protocol.core import (
     TimerElapsed,
 )
 from protocol.errors import GarbageReason
-from protocol.limits import CLOCK_RATE_PPM, LEADER_MS, LEASE_MS, hold_ms
+from protocol.limits import LEASE_MS, hold_ms
 from protocol.messages import (
     Answer,
     Canary,
@@ -76,27 +76,11 @@ from protocol.topics import CONTROLLER
 
 RENEW_MS = 3_000
 CANARY_MS = 5_000
-SPEAK_MS = LEADER_MS * (1_000_000 - 5 * CLOCK_RATE_PPM) // 1_000_000 - 500
-"""How long a renewal lets us speak: shorter than the row lasts, whatever the clocks do."""
 DUE_BATCH = 2_000
 RESTORED_EPOCH = "restored_epoch"
 """Fleet fact: the epoch taken when a restored database was last found out (D1)."""
 RESTORED_MARK = "restored"
 """Fleet fact of the store: this copy may be old; taken away with the commit that holds the wait."""
-
-
-@dataclass(slots=True)
-class Beginning:
-    """How a leadership begins. `asked_ms`: core time before it was asked for.
-
-    `wait`: nothing is placed for one hold, because the database may be older than the
-    fleet (L6). `restored`: it surely is (D1): attempt numbers start above the epoch.
-    """
-
-    asked_ms: int
-    wait: bool = False
-    restored: bool = False
-    wall_offset_ms: int = 0
 
 
 class Controller:
@@ -314,6 +298,7 @@ class Controller:
             return
         fleet.note_inventory(row, message.number)
         fleet.describe(row, message)
+        self.liveness.hasten(now_ms)
         self.ledger.save(fleet.records[row])
 
     # ------------------------------------------------------------- link, canary, leadership

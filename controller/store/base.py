@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from controller.core.leadership import Led, Takeover
 from controller.core.records import (
     KEYS,
     AttemptRow,
@@ -61,20 +62,6 @@ class Fenced(Exception):
 
 class StoreUnusable(Exception):
     """Can't be opened at all; one line for people, saying what to do."""
-
-
-@dataclass(slots=True)
-class Takeover:
-    """What `lead` found. `clean`: the last leader stopped in good order.
-
-    `stale`: the leader row was not renewed for LEADER_GAP_MS (or lies in the future) and there
-    is no clean mark. `marked`: a `RESTORED` mark stands from before, by restore or by a stale
-    take-over whose wait was never committed. After either the fleet waits one full hold.
-    """
-
-    stale: bool
-    clean: bool
-    marked: bool
 
 
 @dataclass(slots=True)
@@ -147,8 +134,15 @@ class Store(Protocol):
 
     # ------------------------------------------------------------------ the leader writes
 
-    def lead(self, holder: str, above: int, wall_ms: int) -> tuple[LeaderRow, Takeover]:
-        """Commit a new epoch: max(stored + 1, unix seconds, above + 1)."""
+    def lead(
+        self, holder: str, above: int, wall_ms: int, unrenewed: LeaderRow | None = None
+    ) -> tuple[LeaderRow, Takeover]:
+        """Commit a new epoch: max(stored + 1, unix seconds, above + 1).
+
+        The same holder leads again at once: it says that its former process is over. Another
+        one only after an orderly stop, or while the row is still `unrenewed`, which it has
+        watched for long enough (`core.leadership`). Raises `Led`, with the row as it is.
+        """
 
     def renew(self, epoch: int, wall_ms: int) -> None:
         """Raises `Fenced`."""
@@ -212,6 +206,20 @@ class Store(Protocol):
         """Revoke every token of that name; how many there were."""
 
     def token(self, hash: str) -> TokenRow | None: ...
+
+
+def check_leader(
+    holder: str, leader: LeaderRow | None, clean: bool, unrenewed: LeaderRow | None
+) -> LeaderRow | None:
+    """The row that `holder` may take over; None in a new database. Raises `Led` (rule L6)."""
+    if leader is not None and leader.holder != holder and not clean and leader != unrenewed:
+        raise Led(leader)
+    return leader
+
+
+def renewed_at(before_ms: int, wall_ms: int) -> int:
+    """When a renewal is said to have been: never what stood there, or who watches would not see it."""
+    return wall_ms if wall_ms != before_ms else wall_ms + 1
 
 
 def next_epoch(stored: int, wall_ms: int, above: int) -> int:

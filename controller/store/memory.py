@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from controller.core.leadership import Takeover
 from controller.core.records import (
     AttemptRow,
     AttemptState,
@@ -43,11 +44,12 @@ from controller.store.base import (
     JobSummary,
     OutputPiece,
     Pruned,
-    Takeover,
     TokenRow,
+    check_leader,
     check_rows,
     next_epoch,
     page_rows,
+    renewed_at,
     task_cursor,
 )
 from controller.store.output import assemble
@@ -129,23 +131,27 @@ class MemoryStore:
 
     # ------------------------------------------------------------------ the leader writes
 
-    def lead(self, holder: str, above: int, wall_ms: int) -> tuple[LeaderRow, Takeover]:
+    def lead(
+        self, holder: str, above: int, wall_ms: int, unrenewed: LeaderRow | None = None
+    ) -> tuple[LeaderRow, Takeover]:
         with self._lock:
             t = self.tables
-            stored, renewed_at = (t.leader.epoch, t.leader.renewed_at) if t.leader else (0, wall_ms)
-            clean = bool(t.fleet.pop(CLEAN_STOP, ""))
-            stale = not clean and abs(wall_ms - renewed_at) > LEADER_GAP_MS
+            clean = bool(t.fleet.get(CLEAN_STOP))
+            leader = check_leader(holder, t.leader and clone(t.leader), clean, unrenewed)
+            stored, renewed_ms = (leader.epoch, leader.renewed_at) if leader else (0, wall_ms)
+            t.fleet.pop(CLEAN_STOP, "")
+            stale = not clean and abs(wall_ms - renewed_ms) > LEADER_GAP_MS
             marked = bool(t.fleet.get(RESTORED))
             if stale and not marked:
                 t.fleet[RESTORED] = "stale"
             t.leader = LeaderRow(next_epoch(stored, wall_ms, above), holder, wall_ms)
             self._epoch = t.leader.epoch
-            return clone(t.leader), Takeover(stale, clean, marked)
+            return clone(t.leader), Takeover(stale, clean, marked, stored)
 
     def renew(self, epoch: int, wall_ms: int) -> None:
         with self._leading(epoch) as t:
             assert t.leader is not None
-            t.leader = LeaderRow(epoch, t.leader.holder, wall_ms)
+            t.leader = LeaderRow(epoch, t.leader.holder, renewed_at(t.leader.renewed_at, wall_ms))
 
     def mark_clean(self, epoch: int) -> None:
         with self._leading(epoch) as t:

@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar, cast
 
+from controller.core.leadership import Takeover
 from controller.core.records import LeaderRow, Row, Snapshot
-from controller.store.base import Fenced, Pruned, Store, StoreError, Takeover
+from controller.store.base import Fenced, Pruned, Store, StoreError
 from live.driver import SaveError
 
 P = ParamSpec("P")
@@ -51,9 +52,11 @@ class StoreSaver:
         await self._write(self.store.close)
         self._writer.shutdown()
 
-    async def lead(self, holder: str, above: int, wall_ms: int) -> tuple[LeaderRow, Takeover]:
-        """Take leadership; later saves carry its epoch. Raises `StoreError`."""
-        row, takeover = await self._write(self.store.lead, holder, above, wall_ms)
+    async def lead(
+        self, holder: str, above: int, wall_ms: int, unrenewed: LeaderRow | None = None
+    ) -> tuple[LeaderRow, Takeover]:
+        """Take leadership; later saves carry its epoch. Raises `Led`, `StoreError`."""
+        row, takeover = await self._write(self.store.lead, holder, above, wall_ms, unrenewed)
         self.epoch, self.fenced = row.epoch, False
         return row, takeover
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
+from controller.core.leadership import Takeover
 from controller.core.records import (
     KEYS,
     AttemptRow,
@@ -38,10 +39,11 @@ from controller.store.base import (
     Pruned,
     StoreError,
     StoreUnusable,
-    Takeover,
     TokenRow,
+    check_leader,
     check_rows,
     next_epoch,
+    renewed_at,
 )
 from controller.store.sqlite_prune import Pruner
 from controller.store.sqlite_reads import Reads, load
@@ -142,14 +144,17 @@ class SqliteStore:
 
     # ------------------------------------------------------------------ the leader writes
 
-    def lead(self, holder: str, above: int, wall_ms: int) -> tuple[LeaderRow, Takeover]:
+    def lead(
+        self, holder: str, above: int, wall_ms: int, unrenewed: LeaderRow | None = None
+    ) -> tuple[LeaderRow, Takeover]:
         with self._transaction() as db:
-            before = db.execute("SELECT epoch, renewed_at FROM leader").fetchone()
+            found = db.execute("SELECT epoch, holder, renewed_at FROM leader").fetchone()
             marks = dict(db.execute("SELECT name, value FROM fleet"))
-            stored, renewed_at = before if before else (0, wall_ms)
             clean = bool(marks.get(CLEAN_STOP))
+            leader = check_leader(holder, LeaderRow(*found) if found else None, clean, unrenewed)
+            stored, renewed_ms = (leader.epoch, leader.renewed_at) if leader else (0, wall_ms)
             # A row from the future tells as little about the time since as an old one.
-            stale = not clean and abs(wall_ms - renewed_at) > LEADER_GAP_MS
+            stale = not clean and abs(wall_ms - renewed_ms) > LEADER_GAP_MS
             marked = bool(marks.get(RESTORED))
             row = LeaderRow(next_epoch(stored, wall_ms, above), holder, wall_ms)
             db.execute("REPLACE INTO leader VALUES (1, ?, ?, ?)", (row.epoch, row.holder, row.renewed_at))
@@ -157,11 +162,12 @@ class SqliteStore:
             if stale and not marked:
                 db.execute("REPLACE INTO fleet VALUES (?, 'stale')", (RESTORED,))
         self._epoch = row.epoch
-        return row, Takeover(stale, clean, marked)
+        return row, Takeover(stale, clean, marked, stored)
 
     def renew(self, epoch: int, wall_ms: int) -> None:
         with self._transaction(epoch) as db:
-            db.execute("UPDATE leader SET renewed_at = ?", (wall_ms,))
+            before = db.execute("SELECT renewed_at FROM leader").fetchone()[0]
+            db.execute("UPDATE leader SET renewed_at = ?", (renewed_at(before, wall_ms),))
 
     def mark_clean(self, epoch: int) -> None:
         with self._transaction(epoch) as db:

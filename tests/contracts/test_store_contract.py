@@ -28,18 +28,15 @@ from controller.core.records import (
 from controller.store.base import (
     KEYS_MS,
     RECENT_MS,
-    RESTORED,
-    Fenced,
     OutputPiece,
     Pruned,
     Store,
-    Takeover,
     TokenRow,
 )
 from controller.store.memory import MemoryStore
 from controller.store.sqlite import SqliteStore
 from protocol.errors import LocalMistake
-from protocol.limits import LEADER_GAP_MS, SESSION_MAX
+from protocol.limits import SESSION_MAX
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, TaskState
 
@@ -94,68 +91,6 @@ def device(name: str, **changes: object) -> DeviceRow:
 
 def audit(object: str, new: str = "x", at: int = WALL_MS) -> AuditRow:
     return AuditRow(at, "me", "task", object, "", new)
-
-
-# ------------------------------------------------------------------ leadership
-
-
-def test_first_leader_takes_unix_seconds_as_epoch(store: Store) -> None:
-    row, takeover = store.lead("here", 0, WALL_MS)
-    assert (row.epoch, row.holder, row.renewed_at) == (WALL_MS // 1000, "here", WALL_MS)
-    assert takeover == Takeover(stale=False, clean=False, marked=False)
-
-
-def test_epoch_rises_even_when_the_clock_does_not(store: Store) -> None:
-    first = leading(store)
-    assert leading(store) == first + 1
-    assert leading(store, 0) == first + 2
-    assert store.lead("here", first + 100, WALL_MS)[0].epoch == first + 101
-
-
-def test_clean_stop_is_told_once(store: Store) -> None:
-    store.mark_clean(leading(store))
-    late = WALL_MS + 10 * LEADER_GAP_MS
-    assert store.lead("here", 0, late)[1] == Takeover(stale=False, clean=True, marked=False)
-    assert store.lead("here", 0, late)[1] == Takeover(stale=False, clean=False, marked=False)
-
-
-def test_row_not_renewed_is_stale_and_stays_marked_until_the_wait_is_saved(store: Store) -> None:
-    leading(store)
-    late = WALL_MS + LEADER_GAP_MS + 1
-    assert store.lead("here", 0, late)[1] == Takeover(stale=True, clean=False, marked=False)
-    row, takeover = store.lead("here", 0, late)
-    assert takeover == Takeover(stale=False, clean=False, marked=True)
-    store.save([FleetRow("wait_until", "1"), FleetRow(RESTORED, "")], row.epoch)
-    assert store.lead("here", 0, late)[1] == Takeover(stale=False, clean=False, marked=False)
-
-
-def test_renewed_row_is_not_stale_and_one_from_the_future_is(store: Store) -> None:
-    epoch = leading(store)
-    store.renew(epoch, WALL_MS + LEADER_GAP_MS)
-    assert not store.lead("here", 0, WALL_MS + 2 * LEADER_GAP_MS)[1].stale
-    assert store.lead("here", 0, WALL_MS)[1].stale
-
-
-def test_restored_copy_is_marked(store: Store) -> None:
-    leading(store)
-    store.mark_restored()
-    assert store.lead("here", 0, WALL_MS)[1].marked
-    assert store.load().fleet[RESTORED] == "restore"
-
-
-def test_former_leader_is_fenced_and_changes_nothing(store: Store) -> None:
-    old = leading(store)
-    new = leading(store)
-    for word in (
-        lambda: store.save([FleetRow("a", "b")], old),
-        lambda: store.renew(old, WALL_MS),
-        lambda: store.mark_clean(old),
-    ):
-        with pytest.raises(Fenced):
-            word()
-    assert store.load().fleet == {}
-    store.save([FleetRow("a", "b")], new)
-    assert store.load().fleet == {"a": "b"}
 
 
 # ------------------------------------------------------------------ saving

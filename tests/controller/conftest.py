@@ -7,9 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from controller.core.controller import Beginning, Controller
+from controller.core.controller import Controller
 from controller.core.effects import Confirm, PublishFleet, PublishLeases, Reply
 from controller.core.events import CanaryReturned, DeviceDecision, HeartbeatBatch, JobCancelled, JobSubmitted
+from controller.core.leadership import Beginning
 from controller.core.records import LeaderRow, TaskSpec
 from controller.store.memory import MemoryStore
 from protocol.core import Connect, LinkUp, MessageArrived, Publish, Save, TimerElapsed

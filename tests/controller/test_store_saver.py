@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.core.leadership import Led
 from controller.core.records import FleetRow, Row
 from controller.store.base import Counts, Fenced, StoreError
 from controller.store.memory import MemoryStore
@@ -49,14 +50,17 @@ def test_what_is_saved_is_there_and_saves_keep_their_order(tmp_path: Path) -> No
 
 def test_fenced_save_is_a_save_error_and_remembered() -> None:
     async def story(saver: StoreSaver) -> None:
-        await saver.lead("here", 0, WALL_MS)
-        saver.store.lead("there", 0, WALL_MS)
+        row, _ = await saver.lead("here", 0, WALL_MS)
+        there, _ = saver.store.lead("there", 0, WALL_MS, row)
         with pytest.raises(SaveError):
             await saver.save([FleetRow("a", "b")])
         assert saver.fenced
         with pytest.raises(Fenced):
             await saver.renew(WALL_MS)
-        await saver.lead("here", 0, WALL_MS)
+        with pytest.raises(Led, match="there leads"):
+            await saver.lead("here", 0, WALL_MS)
+        assert saver.fenced
+        await saver.lead("here", 0, WALL_MS, there)
         assert not saver.fenced
         await saver.save([FleetRow("a", "b")])
 

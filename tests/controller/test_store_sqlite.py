@@ -270,7 +270,7 @@ def test_killed_writer_loses_nothing_acknowledged_and_leaves_whole_transactions(
         with opened(path) as store:
             db = store._open_writer()
             assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-            store.lead("parent", 0, WALL_MS)
+            store.lead("child", 0, WALL_MS)
             kept = int(store.load().fleet["round"])
             assert last <= kept <= last + 1
             rows = db.execute("SELECT job, count(*) FROM tasks GROUP BY job").fetchall()

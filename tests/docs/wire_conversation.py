@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.core.controller import Beginning, Controller
+from controller.core.controller import Controller
 from controller.core.effects import Confirm, PublishFleet, PublishLeases
 from controller.core.events import CanaryReturned, HeartbeatBatch, JobSubmitted
+from controller.core.leadership import Beginning
 from controller.core.records import LeaderRow, Snapshot, TaskSpec
 from edge_agent.core import effects as asked
 from edge_agent.core import events as told

@@ -76,6 +76,7 @@ class CardboardPort:
     asked: list[object] = field(default_factory=list)
     credentials: list[str] = field(default_factory=list)
     ready: dict[str, bool] = field(default_factory=lambda: {"store": True, "broker": True})
+    leader: str = ""
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
     reads: int = 0
     requests: int = 0
@@ -122,6 +123,9 @@ class CardboardPort:
 
     def health(self) -> dict[str, bool]:
         return self.ready
+
+    def standby_of(self) -> str:
+        return self.leader
 
     # ------------------------------------------------------------------ a very small core
 

@@ -32,6 +32,13 @@ def test_readiness_names_what_is_missing(anybody, port):
     assert answer.json() == {"ready": False, "checks": {"store": True, "broker": False}}
 
 
+def test_a_standby_is_not_ready_and_says_who_leads(anybody, port):
+    port.ready, port.leader = {"store": True, "broker": False, "leader": False}, "c2"
+    answer = anybody.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "checks": port.ready, "standby_of": "c2"}
+
+
 def test_metrics_are_prometheus_text(anybody, api):
     api.post("/api/v1/jobs", json={"task": {"command": ["x"]}})
     api.get("/nothing/at/all")
