@@ -26,7 +26,7 @@ from protocol.limits import KEEPALIVE_S
 from sim.clockwork import Clockwork
 from sim.observations import Delivered
 from sim.rogue import Rogue
-from sim.weather import Weather
+from sim.weather import Weather as Weather
 
 KEEPALIVE_MS = KEEPALIVE_S * 1_000
 TICK_MS = KEEPALIVE_MS // 2
