@@ -24,7 +24,7 @@ class PublishLeases(Effect):
     """Grants for many devices at once: columns of the same length, each row one `LeaseAnswer`.
 
     `sessions`, `seqs`, `runs`, `inventories`: what the heartbeats named; the granted
-    revision is the document each holds (`epochs`, `numbers`).
+    revision is the document each holds (`epochs`, `numbers`); 0.0 where it has none.
     """
 
     epoch: int

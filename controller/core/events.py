@@ -6,6 +6,7 @@ Requests carry a number that their `Reply` repeats, and the actor for the audit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,13 @@ class HeartbeatBatch(Event):
     seqs: npt.NDArray[np.int64]
     held: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
+
+    def of(self, which: npt.NDArray[np.bool_]) -> HeartbeatBatch:
+        """Only those rows."""
+        devices = list(compress(self.devices, which))
+        return HeartbeatBatch(
+            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which]
+        )
 
 
 def heartbeat_batch(gathered: list[tuple[str, Heartbeat]]) -> HeartbeatBatch:

@@ -8,6 +8,8 @@ are handled as columns; the others one by one.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import numpy as np
 
 from controller.core.documents import Documents
@@ -49,43 +51,50 @@ class Leases:
 
     def on_heartbeats(self, batch: HeartbeatBatch, now_ms: int) -> None:
         """Columns where nothing changes, rows where something does."""
-        index = self.fleet.index
-        rows = np.array([index.get(d, -1) for d in batch.devices], np.int64)
+        found = map(self.fleet.index.get, batch.devices, repeat(-1))
+        rows = np.fromiter(found, np.int64, len(batch.devices))
         regular = self._regular(batch, rows)
+        if regular.all():
+            self._grant_columns(batch, rows, now_ms)
+            return
         if regular.any():
-            self._grant_columns(batch, rows[regular], regular, now_ms)
+            self._grant_columns(batch.of(regular), rows[regular], now_ms)
         for i in np.flatnonzero(~regular):
             self._on_heartbeat(batch, int(i), now_ms)
 
     def _regular(self, batch: HeartbeatBatch, rows: Ints) -> Flags:
-        """Those that name exactly what we hold, of online devices granted in this session before."""
+        """Those that name exactly what we hold, of online devices granted in this session before,
+        or without a document: to them there is nothing to grant."""
         f, held, session = self.fleet, batch.held, batch.sessions
         if not f.count:
             return np.zeros(len(rows), np.bool_)
+        numbers = f.doc_number[rows]
         same: Flags = (rows >= 0) & (f.session[rows] == session) & ~f.removed[rows]
-        same &= (f.granted_session[rows] == session) & (f.runs_session[rows] == session)
-        same &= (f.doc_epoch[rows] == held[:, 0]) & (f.doc_number[rows] == held[:, 1])
+        same &= ((f.granted_session[rows] == session) | (numbers == 0)) & (f.runs_session[rows] == session)
+        same &= (f.doc_epoch[rows] == held[:, 0]) & (numbers == held[:, 1])
         same &= (f.runs_number[rows] == held[:, 2]) & (f.inventory[rows] == held[:, 3])
         same &= (f.settings_epoch[rows] == held[:, 4]) & (f.settings_number[rows] == held[:, 5])
         same &= (f.state[rows] == ONLINE) & (f.willed_ms[rows] == NEVER)
         return same
 
-    def _grant_columns(self, batch: HeartbeatBatch, rows: Ints, which: Flags, now_ms: int) -> None:
+    def _grant_columns(self, batch: HeartbeatBatch, rows: Ints, now_ms: int) -> None:
         f = self.fleet
-        f.note_heartbeats(rows, batch.used[which], now_ms)
-        f.note_granted(rows, now_ms)
+        numbers = f.doc_number[rows]
+        f.note_heartbeats(rows, batch.used, now_ms)
+        granted = rows if numbers.all() else rows[numbers > 0]
+        if (f.granted_number[granted] != f.doc_number[granted]).any():
+            self.liveness.hasten(now_ms)
+        f.note_granted(granted, now_ms)
         if self.documents.adds or self.documents.acknowledgements:
             for row in rows:
                 self.documents.on_granted(int(row))
-        names = f.names
         self.ledger.emit(
             PublishLeases(
-                self.ledger.epoch, [names[r] for r in rows], batch.sessions[which], batch.seqs[which],
-                f.doc_epoch[rows], f.doc_number[rows], f.runs_number[rows], f.inventory[rows],
-                f.outbox[rows], f.stored[rows],
+                self.ledger.epoch, batch.devices, batch.sessions, batch.seqs, f.doc_epoch[rows], numbers,
+                f.runs_number[rows], f.inventory[rows], f.outbox[rows], f.stored[rows],
             )
         )  # fmt: skip
-        self.ledger.count("grants", len(rows))
+        self.ledger.count("grants", len(granted))
 
     def _on_heartbeat(self, batch: HeartbeatBatch, i: int, now_ms: int) -> None:
         row = self.sessions.row_of(batch.devices[i], now_ms)
@@ -150,6 +159,7 @@ class Leases:
         return not self._first(row) or int(self.fleet.runs_number[row]) >= held.runs
 
     def _granted(self, row: int, now_ms: int) -> Revision:
+        self.liveness.hasten(now_ms)
         self.fleet.note_granted(np.array([row]), now_ms)
         self.documents.on_granted(row)
         self.ledger.count("grants")
