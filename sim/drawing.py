@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import firmware_profiles
-from sim.fault_kinds import Cast, spread
+from sim.fault_kinds import LATENESS, Cast, spread
 from sim.faults import FAMILIES, FAULTS
+from sim.faults_of_devices import RATE_PPM_MAX
 from sim.plan import Args, Fault, Plan, PlannedDevice
 from sim.workload import draw_orders
 
 FAULTS_MS = 300_000
 DEVICES = 20
-RATE_PPM_MAX = 5_000
-"""A device may be fast by so much and a controller slow: 1 % between the two (section 11)."""
+LANDED_MS = 20_000
+"""What the worst weather delays arrives so long after the last fault at the latest."""
 OFTEN_MS, SELDOM_MS = 6_000, 120_000
 """A family that is on comes as often as every `OFTEN_MS` in the mean, or as seldom."""
 
@@ -118,6 +119,13 @@ def _draw_faults(stream: Stream, families: Sequence[str], cast: Cast, lasts_ms: 
         while kinds and at_ms < lasts_ms:
             name = rng.choice(kinds)
             drawn = FAULTS[name].draw(rng, cast)
-            found.append(Fault(int(at_ms), name, drawn.device, drawn.for_ms, tuple(sorted(drawn.args))))
+            words = _landing(drawn.args, int(at_ms) + drawn.for_ms, lasts_ms)
+            found.append(Fault(int(at_ms), name, drawn.device, drawn.for_ms, words))
             at_ms += rng.expovariate(1 / gap_ms)
     return tuple(sorted(found, key=lambda fault: fault.at_ms))
+
+
+def _landing(args: Args, end_ms: int, lasts_ms: int) -> Args:
+    """Delays near the end are shorter, so that quiet can begin soon after the last fault."""
+    most_ms = lasts_ms + LANDED_MS - min(end_ms, lasts_ms)
+    return tuple(sorted((n, min(int(v), most_ms) if n in LATENESS else v) for n, v in args))

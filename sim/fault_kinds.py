@@ -19,6 +19,9 @@ from sim.network import Weather
 from sim.plan import Args, Fault, Plan, PlannedDevice
 from sim.world import World
 
+LATENESS = ("high_ms", "late_ms", "low_ms")
+"""Words that say how much later than sent something may arrive."""
+
 
 class Whole(NamedTuple):
     """A word whose value is a whole number between these."""
@@ -75,6 +78,9 @@ class Scene:
 
     def device(self, fault: Fault) -> SimulatedDevice:
         return self.world.devices[fault.device]
+
+    def planned(self, name: str) -> PlannedDevice:
+        return next(device for device in self.plan.devices if device.name == name)
 
     def controller(self, fault: Fault) -> ControllerProcess:
         everybody = self.controllers()

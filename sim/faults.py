@@ -50,9 +50,13 @@ def calm(scene: Scene) -> None:
     for controller in scene.controllers():
         controller.die_after = None
     world.storage.fails = False
+    for clone in scene.clones.values():
+        if clone.on:
+            clone.power_off()
     for device in world.devices.values():
-        device.journal_fails = False
+        device.disk.fails, device.disk.torn, device.disk.slow_ms = False, None, 0
         device.guard.slow_ms = 0
+        device.set_rate(scene.planned(device.name).rate_ppm)
         faults_of_devices.raise_device(device)
     for controller in scene.controllers():
         controller.start()

@@ -18,7 +18,7 @@ from protocol.resources import Resources
 from sim import faults, workload
 from sim.clockwork import START_MS
 from sim.controllers import Storage
-from sim.fault_kinds import Scene
+from sim.fault_kinds import LATENESS, Scene
 from sim.faults import FAULTS
 from sim.network import Weather
 from sim.plan import Breach, Outcome, Plan, PlannedDevice, Verdict
@@ -88,6 +88,7 @@ def _play(scene: Scene) -> str:
     world.advance(plan.faults_ms)
     faults.calm(scene)
     workload.reopen(scene)
+    world.advance(landing_ms(plan))
     return _settles(scene) or _stays(scene)
 
 
@@ -143,6 +144,17 @@ def settle_ms(plan: Plan) -> int:
     return RECONNECT_MS + hold_ms(longest_lease_ms(plan), weak) + HEARTBEAT_MS + COOL_DOWN_MS
 
 
+def landing_ms(plan: Plan) -> int:
+    """Until the last straggler of the weather has arrived, counted from the last fault."""
+    ends = [
+        min(fault.at_ms + fault.for_ms, plan.faults_ms) + int(value) - plan.faults_ms
+        for fault in plan.faults
+        for name, value in fault.args
+        if name in LATENESS
+    ]
+    return max((end for end in ends if end > 0), default=0)
+
+
 def longest_lease_ms(plan: Plan) -> int:
     leases = [int(dict(order.args)["lease_ms"]) for order in plan.orders if order.kind == "submit"]
     return max(leases, default=LEASE_MS)
@@ -165,7 +177,9 @@ def _add(world: World, planned: PlannedDevice) -> None:
     profile = firmware_profiles.load(planned.profile)
     room = SERVER if profile.capacity.measured else profile.capacity.resources()
     device = world.add_device(planned.name, room)
-    device.rate_ppm = planned.rate_ppm
+    device.profile, device.heartbeat_ms = profile.name, profile.presence.heartbeat_ms
+    device.containment = planned.containment
+    device.set_rate(planned.rate_ppm)
     if planned.site:
         device.labels["site"] = planned.site
 

@@ -13,6 +13,9 @@ from sim.world import World
 
 def unsettled(world: World) -> str:
     """What is not as it should be now (I11); empty when all is well."""
+    for device in world.devices:
+        if not world.ready(device):
+            return f"{device} is not back"
     for task in world.checkers.tasks.values():
         live = world.running(task.id)
         if task.state in FINAL_TASK:
@@ -38,6 +41,7 @@ def _waits(world: World, task: str) -> bool:
     )
 
 
+CANCELLED = "cancelled"
 Assigned = dict[str, tuple[str, int]]
 """Task -> (device, attempt)."""
 
@@ -52,7 +56,8 @@ def steady(world: World, lease_ms_min: int = 0) -> Assigned:
         job = world.checkers.jobs[task.job]
         forever = "--ms" not in job.spec.command
         ends_well = job.kind is JobKind.BATCH and job.spec.command[-1] == "0"
-        if task.state is TaskState.RUNNING and (forever or ends_well) and job.lease_ms >= lease_ms_min:
+        stays = job.desired != CANCELLED and job.lease_ms >= lease_ms_min
+        if task.state is TaskState.RUNNING and (forever or ends_well) and stays:
             found[task.id] = (task.device, task.attempt)
     return found
 
