@@ -1,194 +1,243 @@
-"""Checkers: observers of the invariants, by what really runs and what was really committed.
+"""Checkers: observers of the invariants, fed with observations and with nothing else.
 
-Rule of this file: nobody's word counts. Runs are those of the guards, state is what the
-store took, in the order of commits. A breach is noted with its moment and never raised in
-the middle of a step; who drives the world looks at `breaches`.
-Invariants by their names in the protocol: I1 I3 I4 I5 I6 I7 I15 as it goes, I2 at the end.
+Rule of this file: it puts them together. An observation enters the picture first, then those
+checkers that asked for its kind, found in a dict; so each costs what it looks at. A breach is
+noted with its moment and never raised in the middle of a step; a checker that throws ends the
+run. A fault outside the assumptions excuses, for its time, breaches of the invariants that it
+names in which its own device took part: they are kept apart, not forgotten.
+The same object watches a simulated world and a recorded history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import copy
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, Row, TaskRow
-from protocol.limits import KILL_MS, hold_ms
+from controller.core.records import AttemptRow, DeviceRow, JobRow, Row, TaskRow
 from protocol.messages import AssignedAttempt
-from protocol.resources import ZERO, Resources
-from protocol.tasks import FINAL_TASK, AttemptId, Guarantee, TaskState
-from sim.clockwork import Clockwork
-from sim.observations import Observation, RunFrozen, RunThawed
+from protocol.tasks import AttemptId, Guarantee
+from sim.checking_audit import EveryChangeIsAudited
+from sim.checking_base import Checker, Heard
+from sim.checking_picture import Picture
+from sim.checking_records import Accounts, NumbersRise, OneResult, RoomIsKept
+from sim.checking_runs import CancelledEnds, NothingStartsWhereShut, OneLiveRun, StartsOnce
+from sim.checking_state import RestartMovesNothing, Settling, ShownIsSo, StaysBounded
+from sim.checking_traffic import OutputIsKept, OwnTopicsOnly
+from sim.observations import (
+    Committed,
+    DatabaseRestored,
+    JobAccepted,
+    JournalLost,
+    Observation,
+    OutOfBounds,
+    RunBegan,
+    RunEnded,
+    RunFrozen,
+    RunThawed,
+)
+from sim.plan import Breach
 
-RATE_SHARE = 0.02
-"""Two clocks at the ends of their bounds measure a duration so differently."""
+INVARIANTS: dict[str, str] = {
+    "I1": "no two live runs of one at_most_one task",
+    "I2": "every accepted task is in exactly one state and none vanishes",
+    "I3": "at most one accepted result per task, of the then current attempt",
+    "I4": "attempt numbers rise in the order of commits and are committed before they are told",
+    "I5": "each new reservation keeps reserved <= capacity",
+    "I6": "nothing starts on a device later than hold after it was shut out, nor after that was effective",
+    "I7": "no live run later than hold after its cancel",
+    "I8": "stored output is the distinct acknowledged output",
+    "I9": "shown online means the highest session's device, heard within the limit",
+    "I10": "each state change has one audit row with an actor",
+    "I11": "with faults over, every runnable task runs exactly once and moves stop",
+    "I12": "restarting one component changes no assignment",
+    "I13": "nothing under another device's topic is read or written",
+    "I14": "memory, files, database and retained count stay bounded",
+    "I15": "a (task, attempt) starts at most once",
+}
+
+CHECKERS: dict[str, type[Checker]] = {
+    "I1": OneLiveRun,
+    "I2": Accounts,
+    "I3": OneResult,
+    "I4": NumbersRise,
+    "I5": RoomIsKept,
+    "I6": NothingStartsWhereShut,
+    "I7": CancelledEnds,
+    "I8": OutputIsKept,
+    "I9": ShownIsSo,
+    "I10": EveryChangeIsAudited,
+    "I11": Settling,
+    "I12": RestartMovesNothing,
+    "I13": OwnTopicsOnly,
+    "I14": StaysBounded,
+    "I15": StartsOnce,
+}
+
+
+class Clock(Protocol):
+    """The observer's time, and where breaches are written down."""
+
+    now_ms: int
+
+    def trace(self, who: str, what: str, payload: bytes = b"") -> None: ...
 
 
 class Checkers:
     """All observers, and what they found."""
 
-    def __init__(self, clock: Clockwork) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.breaches: list[str] = []
-        self.live: dict[str, list[tuple[str, AssignedAttempt]]] = {}
-        """Task -> its live runs: (device, attempt), oldest first."""
-        self.starts: dict[AttemptId, int] = {}
-        self.start_times: list[tuple[int, str, AttemptId]] = []
-        """(when, device, attempt) of every start."""
-        self.jobs: dict[str, JobRow] = {}
-        self.tasks: dict[str, TaskRow] = {}
-        self.attempts: dict[AttemptId, AttemptRow] = {}
-        self.devices: dict[str, DeviceRow] = {}
-        self.accepted: dict[str, int] = {}
-        """Jobs whose acceptance was answered, and how many tasks each has."""
-        self.forgetful: dict[str, None] = {}
-        """Devices that lost a journal: an `at_least_one` attempt needs no grant to start there again."""
-        self.frozen: list[tuple[str, AssignedAttempt]] = []
-        """Runs of suspended machines: they execute nothing."""
-        self._last: dict[str, int] = {}
-        self._held: dict[str, dict[AttemptId, None]] = {}
-        self._added: list[str] = []
-        self._shut_ms: dict[str, int] = {}
-        self._cancelled_ms: dict[str, int] = {}
+        self.seen = Picture()
+        self.breaches: list[Breach] = []
+        self.excused: list[Breach] = []
+        """Breaches that an `OutOfBounds` fault had announced."""
+        self._bounds: list[OutOfBounds] = []
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._waits = 0
+        self.by_name = {name: make(self) for name, make in CHECKERS.items()}
+        self._heard = self._table()
+        self._take = self._taken_in()
 
-    def breach(self, code: str, text: str) -> None:
-        line = f"{code} at {self.clock.now_ms}: {text}"
-        self.clock.trace("CHECKER", line)
-        self.breaches.append(line)
+    def _table(self) -> dict[type[Observation], tuple[Heard, ...]]:
+        table: dict[type[Observation], tuple[Heard, ...]] = {}
+        for checker in self.by_name.values():
+            for kind, hear in checker.hears().items():
+                table[kind] = (*table.get(kind, ()), hear)
+        own = [c.on_commit for c in self.by_name.values() if type(c).on_commit is not Checker.on_commit]
+        self._on_commit = tuple(own)
+        return table
 
-    # ------------------------------------------------------------- what really runs
+    def _taken_in(self) -> dict[type[Observation], Callable[[Any], object]]:
+        seen = self.seen
+        return {
+            RunBegan: seen.began,
+            RunEnded: lambda o: seen.ended(o.device, o.task, o.attempt),
+            RunFrozen: lambda o: seen.froze(o.device, o.task, o.attempt),
+            RunThawed: lambda o: seen.thawed(o.device, o.task, o.attempt),
+            JournalLost: lambda o: seen.forgetful.__setitem__(o.device, None),
+            JobAccepted: lambda o: seen.accepted.__setitem__(o.job, o.count),
+            Committed: self._commit,
+            DatabaseRestored: self._restore,
+            OutOfBounds: self._bounds.append,
+        }
 
-    def run_began(self, device: str, attempt: AssignedAttempt) -> None:
-        key, now_ms = AttemptId(attempt.task, attempt.attempt), self.clock.now_ms
-        others = self.live.setdefault(attempt.task, [])
-        only_one = attempt.guarantee is Guarantee.AT_MOST_ONE
-        if others and only_one:
-            told = ", ".join(f"{a.attempt} on {d}" for d, a in others)
-            self.breach("I1", f"{key} starts on {device} while these live: {told}")
-        others.append((device, attempt))
-        self.starts[key] = self.starts.get(key, 0) + 1
-        self.start_times.append((now_ms, device, key))
-        if self.starts[key] > 1 and (only_one or device not in self.forgetful):
-            self.breach("I15", f"{key} starts for the {self.starts[key]}. time, on {device}")
-        shut_ms = self._shut_ms.get(device)
-        if only_one and shut_ms is not None and now_ms > shut_ms + self._patience_ms(attempt):
-            self.breach("I6", f"{key} starts on {device}, shut since {shut_ms}")
-        self._check_cancelled(attempt)
-
-    def run_ended(self, device: str, attempt: AssignedAttempt) -> None:
-        if (device, attempt) in self.frozen:
-            self.frozen.remove((device, attempt))
-            return
-        self.live[attempt.task].remove((device, attempt))
-        self._check_cancelled(attempt)
+    # ------------------------------------------------------------- what happens
 
     def saw(self, observation: Observation) -> None:
-        """What has no word of its own here."""
-        if isinstance(observation, RunFrozen):
-            key = (observation.device, observation.task, observation.attempt)
-            for device, attempt in list(self.live[observation.task]):
-                if (device, attempt.task, attempt.attempt) == key:
-                    self.live[observation.task].remove((device, attempt))
-                    self.frozen.append((device, attempt))
-        elif isinstance(observation, RunThawed):
-            key = (observation.device, observation.task, observation.attempt)
-            for device, attempt in list(self.frozen):
-                if (device, attempt.task, attempt.attempt) == key:
-                    self.frozen.remove((device, attempt))
-                    self._thawed(device, attempt)
+        """Takes one observation in; they come in the order in which things happened."""
+        if self._waiting and self._waiting[0][0] < observation.at_ms:
+            self._look(observation.at_ms)
+        kind = type(observation)
+        take = self._take.get(kind)
+        if take is not None:
+            take(observation)
+        for hear in self._heard.get(kind, ()):
+            hear(observation)
 
-    def _thawed(self, device: str, attempt: AssignedAttempt) -> None:
-        others = self.live.setdefault(attempt.task, [])
-        if others and attempt.guarantee is Guarantee.AT_MOST_ONE:
-            self.breach("I1", f"{attempt.task} {attempt.attempt} thaws on {device} while another lives")
-        others.append((device, attempt))
+    def _commit(self, commit: Committed) -> None:
+        changes = self.seen.commit(commit.at_ms, commit.epoch, commit.rows)
+        for judge in self._on_commit:
+            judge(changes)
+
+    def _restore(self, copy: DatabaseRestored) -> None:
+        self.seen.restored(copy)
+        for checker in self.by_name.values():
+            checker.on_restored(copy)
+
+    def finish(self) -> None:
+        """The end of the history: what was waited for is looked at, and the accounts."""
+        self._look(self.clock.now_ms)
+        for checker in self.by_name.values():
+            checker.finish(self.clock.now_ms)
+
+    # ------------------------------------------------------------- what checkers ask for
+
+    def wait(self, due_ms: int, look: Callable[[], None]) -> None:
+        self._waits += 1
+        heapq.heappush(self._waiting, (due_ms, self._waits, look))
+
+    def _look(self, now_ms: int) -> None:
+        while self._waiting and self._waiting[0][0] < now_ms:
+            heapq.heappop(self._waiting)[2]()
+
+    def breach(self, invariant: str, text: str, devices: tuple[str, ...] = ()) -> None:
+        """An invariant did not hold; `devices` took part in it."""
+        found = Breach(self.clock.now_ms, invariant, text)
+        excused = self._excused(invariant, devices)
+        self.clock.trace("CHECKER", f"{'excused ' if excused else ''}{found}")
+        (self.excused if excused else self.breaches).append(found)
+
+    def _excused(self, invariant: str, devices: tuple[str, ...]) -> bool:
+        now_ms = self.clock.now_ms
+        self._bounds[:] = [b for b in self._bounds if now_ms <= b.until_ms]
+        return any(invariant in b.invariants and (not b.device or b.device in devices) for b in self._bounds)
+
+    # ------------------------------------------------------------- what others read
+
+    @property
+    def live(self) -> dict[str, list[tuple[str, RunBegan]]]:
+        return self.seen.live
+
+    @property
+    def starts(self) -> dict[AttemptId, int]:
+        return self.seen.starts
+
+    @property
+    def start_times(self) -> list[tuple[int, str, AttemptId]]:
+        return self.seen.start_times
+
+    @property
+    def jobs(self) -> dict[str, JobRow]:
+        return self.seen.jobs
+
+    @property
+    def tasks(self) -> dict[str, TaskRow]:
+        return self.seen.tasks
+
+    @property
+    def attempts(self) -> dict[AttemptId, AttemptRow]:
+        return self.seen.attempts
+
+    @property
+    def devices(self) -> dict[str, DeviceRow]:
+        return self.seen.devices
+
+    @property
+    def accepted(self) -> dict[str, int]:
+        return self.seen.accepted
+
+    @property
+    def forgetful(self) -> dict[str, None]:
+        return self.seen.forgetful
+
+    @property
+    def settling(self) -> Settling:
+        """Who can tell whether everything is as it should be (I11)."""
+        found = self.by_name["I11"]
+        assert isinstance(found, Settling)
+        return found
+
+    # ------------------------------------------------------------- words for a simulated world
+
+    def run_began(self, device: str, attempt: AssignedAttempt, weak: bool = False) -> None:
+        only_one = attempt.guarantee is Guarantee.AT_MOST_ONE
+        now_ms, a = self.clock.now_ms, attempt
+        known = self.seen.devices.get(device)
+        weak = weak or (known is not None and known.containment == "weak")
+        self.saw(RunBegan(now_ms, device, a.task, a.attempt, only_one, a.lease_ms, weak))
+
+    def run_ended(self, device: str, attempt: AssignedAttempt) -> None:
+        self.saw(RunEnded(self.clock.now_ms, device, attempt.task, attempt.attempt))
 
     def journal_lost(self, device: str) -> None:
-        self.forgetful[device] = None
+        self.saw(JournalLost(self.clock.now_ms, device))
 
-    def _check_cancelled(self, attempt: AssignedAttempt) -> None:
-        """I7: an `at_most_one` run may live for one hold after the cancel was committed."""
-        asked_ms = self._cancelled_ms.get(attempt.task.rpartition(".")[0])
-        late = asked_ms is not None and self.clock.now_ms > asked_ms + self._patience_ms(attempt)
-        if late and attempt.guarantee is Guarantee.AT_MOST_ONE:
-            self.breach("I7", f"{attempt.task} {attempt.attempt} lives, cancelled at {asked_ms}")
+    def committed(self, rows: Sequence[Row], epoch: int = 0) -> None:
+        self.saw(Committed(self.clock.now_ms, epoch, tuple(rows)))
 
-    def _patience_ms(self, attempt: AssignedAttempt) -> int:
-        return int(hold_ms(attempt.lease_ms) * (1 + RATE_SHARE)) + KILL_MS
-
-    # ------------------------------------------------------------- what was committed
-
-    def committed(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            if isinstance(row, AttemptRow):
-                self._on_attempt(row)
-            elif isinstance(row, TaskRow):
-                self._on_task(row)
-            elif isinstance(row, DeviceRow):
-                self._on_device(row)
-            elif isinstance(row, JobRow):
-                self.jobs[row.id] = copy(row)
-                if row.desired == "cancelled":
-                    self._cancelled_ms.setdefault(row.id, self.clock.now_ms)
-        for device in dict.fromkeys(self._added):
-            self._check_room(device)
-        self._added.clear()
-
-    def _on_attempt(self, row: AttemptRow) -> None:
-        key = AttemptId(row.task, row.attempt)
-        old = self.attempts.get(key)
-        if old is None:
-            self._added.append(row.device)
-            if row.attempt <= self._last.get(row.task, 0):
-                self.breach("I4", f"{key} is committed after {self._last[row.task]}")
-            self._last[row.task] = row.attempt
-        elif old.device != row.device:
-            self.breach("I4", f"{key} was given to {old.device} and to {row.device}")
-        self.attempts[key] = copy(row)
-        held = self._held.setdefault(row.device, {})
-        if row.state is AttemptState.FREE:
-            held.pop(key, None)
-        else:
-            held[key] = None
-
-    def _demand(self, key: AttemptId) -> Resources:
-        """What an attempt reserves, until it is free."""
-        return self.jobs[key.task.rpartition(".")[0]].spec.resources
-
-    def _check_room(self, device: str) -> None:
-        """I5, looked at where a commit added something."""
-        known, reserved = self.devices.get(device), ZERO
-        for key in self._held[device]:
-            reserved = reserved.plus(self._demand(key))
-        if known is not None and not reserved.fits(known.capacity):
-            self.breach("I5", f"{device} has {known.capacity}, reserved {reserved}")
-
-    def _on_task(self, row: TaskRow) -> None:
-        old = self.tasks.get(row.id)
-        if old is not None and old.state in FINAL_TASK and old != row:
-            self.breach("I3", f"{row.id} was {old.state} and becomes {row.state}")
-        if row.state is TaskState.SUCCEEDED and row.attempt != self._last.get(row.id, 0):
-            self.breach("I3", f"{row.id} succeeds by attempt {row.attempt} of {self._last.get(row.id)}")
-        self.tasks[row.id] = copy(row)
-
-    def _on_device(self, row: DeviceRow) -> None:
-        self.devices[row.device] = copy(row)
-        if row.cordoned or row.quarantined or row.removed:
-            self._shut_ms.setdefault(row.device, self.clock.now_ms)
-        else:
-            self._shut_ms.pop(row.device, None)
-
-    # ------------------------------------------------------------- the end
+    def restored(self, snapshot: Sequence[Row], marked: bool = True) -> None:
+        self.saw(DatabaseRestored(self.clock.now_ms, tuple(snapshot), marked))
 
     def check_accounts(self) -> None:
-        """I2: every accepted task is in exactly one state, none has vanished."""
-        for job, count in sorted(self.accepted.items()):
-            stored = sum(1 for task in self.tasks.values() if task.job == job)
-            if stored != count:
-                self.breach("I2", f"{job} was accepted with {count} tasks and has {stored}")
-
-    def restored(self, snapshot: list[Row]) -> None:
-        """An older copy of the database was put back: from now on its word counts (§6)."""
-        self.jobs, self.tasks, self.attempts, self.devices = {}, {}, {}, {}
-        self._last, self._held, self._shut_ms, self._cancelled_ms = {}, {}, {}, {}
-        self.accepted.clear()
-        self.committed(snapshot)
+        self.finish()

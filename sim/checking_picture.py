@@ -31,6 +31,8 @@ from protocol.tasks import FINAL_TASK, AttemptId
 from sim.observations import DatabaseRestored, RunBegan
 
 R = TypeVar("R")
+Live = tuple[str, RunBegan]
+"""A live run and its device."""
 Change = tuple[R | None, R]
 """What it was (None: new) and what it is."""
 
@@ -53,6 +55,8 @@ class Commit:
     jobs: list[Change[JobRow]] = field(default_factory=list)
     tasks: list[Change[TaskRow]] = field(default_factory=list)
     attempts: list[Change[AttemptRow]] = field(default_factory=list)
+    handed_out: list[tuple[AttemptRow, int]] = field(default_factory=list)
+    """New attempts, each with the highest number that its task had before."""
     devices: list[Change[DeviceRow]] = field(default_factory=list)
     audits: list[AuditRow] = field(default_factory=list)
     outputs: list[OutputRow] = field(default_factory=list)
@@ -176,8 +180,13 @@ class Picture:
             self.reserved[row.device] = now.plus(self.demand(row.task))
         elif held_before and not held:
             self.reserved[row.device] = self.reserved[row.device].minus(self.demand(row.task))
-        if self.dark and old is None:
-            self.obscure[key] = None
+        if old is None:
+            before = self.last.get(row.task, 0)
+            done.handed_out.append((row, before))
+            self.last[row.task] = max(before, row.attempt)
+            self.given[key] = row.device
+            if self.dark:
+                self.obscure[key] = None
 
     def _put_device(self, row: DeviceRow, done: Commit) -> None:
         done.devices.append((self.devices.get(row.device), row))
@@ -216,7 +225,7 @@ class Picture:
         return done
 
 
-def _take(runs: list[tuple[str, RunBegan]], device: str, task: str, attempt: int) -> tuple[str, RunBegan] | None:
+def _take(runs: list[Live], device: str, task: str, attempt: int) -> Live | None:
     for at, (where, run) in enumerate(runs):
         if where == device and run.task == task and run.attempt == attempt:
             return runs.pop(at)

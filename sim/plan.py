@@ -79,6 +79,9 @@ class Breach:
     invariant: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.invariant} at {self.at_ms}: {self.text}"
+
 
 @dataclass(slots=True)
 class Outcome:

@@ -242,6 +242,6 @@ class World:
         """Raises `AssertionError` with the seed when an invariant was broken."""
         self.checkers.check_accounts()
         if self.checkers.breaches:
-            told = "\n".join(self.checkers.breaches[:5])
+            told = "\n".join(map(str, self.checkers.breaches[:5]))
             tail = "\n".join(self.clock.lines[-25:])
             raise AssertionError(f"seed {self.seed}:\n{told}\n--- the last of the trace\n{tail}")

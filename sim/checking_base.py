@@ -1,0 +1,50 @@
+"""What a checker is: one invariant, the picture it reads, and a way to say that it was broken.
+
+Rule of this file: a checker is told of observations after the picture has taken them in, and
+of moments that it asked for. It never asks a core. A breach names the devices that took part
+in it, because a fault outside the assumptions excuses its own device and nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sim.checking_picture import Commit, Picture
+from sim.observations import DatabaseRestored, Observation
+
+
+class Judge(Protocol):
+    """Who hears of breaches and keeps the moments that checkers wait for."""
+
+    seen: Picture
+
+    def breach(self, invariant: str, text: str, devices: tuple[str, ...] = ()) -> None: ...
+
+    def wait(self, due_ms: int, look: Callable[[], None]) -> None:
+        """Calls `look` before the first observation later than `due_ms`, and at the end."""
+
+
+Heard = Callable[[Any], None]
+
+
+class Checker:
+    """One invariant. `hears`: observations by type; commits come as changes, to `on_commit`."""
+
+    invariant = ""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.seen = judge.seen
+
+    def hears(self) -> dict[type[Observation], Heard]:
+        return {}
+
+    def on_commit(self, commit: Commit) -> None: ...
+
+    def on_restored(self, copy: DatabaseRestored) -> None: ...
+
+    def finish(self, now_ms: int) -> None: ...
+
+    def breach(self, text: str, *devices: str) -> None:
+        self.judge.breach(self.invariant, text, devices)

@@ -1,0 +1,159 @@
+"""Checkers of how things stand: I9, I11, I12 and I14.
+
+Rule of this file: what people are shown, what runs at the end and how much room it all takes
+is compared with what was delivered, committed and begun. I11 needs one thing that no record
+holds, whether a pending task has a reason to wait; who asks the question brings the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol import topics
+from protocol.codec import decode
+from protocol.errors import RemoteGarbage
+from protocol.limits import SUSPECT_HEARTBEATS
+from protocol.messages import Heartbeat, Status
+from protocol.tasks import FINAL_TASK, TaskState
+from sim.checking_base import Checker, Heard
+from sim.checking_picture import Commit, Picture
+from sim.observations import Delivered, Measured, Observation, RestartBegan, RestartOver, Shown
+
+SWEEP_MS = 1_000
+"""How late a device that fell silent may be found out: the controller looks so often."""
+
+
+class ShownIsSo(Checker):
+    """I9: shown online ⇒ of the highest session that spoke, and heard within the limit.
+
+    Who has just connected, or is not connected, has heard nobody and judges nobody.
+    """
+
+    invariant = "I9"
+
+    def hears(self) -> dict[type[Observation], Heard]:
+        self._born: dict[str, int] = {}
+        """Device -> highest session whose birth reached a controller."""
+        self._beat: dict[str, tuple[int, int]] = {}
+        """Device -> (highest session of a heartbeat that reached a controller, when its last one did)."""
+        return {Delivered: self._delivered, Shown: self._shown}
+
+    def _delivered(self, delivery: Delivered) -> None:
+        if not delivery.received or not delivery.topic.endswith(("/heartbeat", "/status")):
+            return
+        device = delivery.topic.split("/")[3]
+        if device == topics.CONTROLLER or not delivery.client.startswith(topics.CONTROLLER):
+            return
+        try:
+            message = decode(topics.parse(delivery.topic), delivery.payload)
+        except RemoteGarbage:
+            return
+        if isinstance(message, Status) and message.online:
+            self._born[device] = max(self._born.get(device, 0), message.session)
+        elif isinstance(message, Heartbeat) and message.session >= self._beat.get(device, (0, 0))[0]:
+            self._beat[device] = (message.session, delivery.at_ms)
+
+    def _shown(self, shown: Shown) -> None:
+        if shown.state != "online":
+            return
+        limit_ms = int(shown.period_ms * SUSPECT_HEARTBEATS) + SWEEP_MS
+        if not shown.hearing_ms or shown.at_ms - shown.hearing_ms <= limit_ms:
+            return
+        device, (session, beat_ms) = shown.device, self._beat.get(shown.device, (0, 0))
+        if shown.at_ms - beat_ms > limit_ms:
+            self.breach(f"{device} is shown online, last heard {shown.at_ms - beat_ms} ms ago", device)
+        elif shown.session and shown.session < max(self._born.get(device, 0), session):
+            highest = max(self._born.get(device, 0), session)
+            self.breach(f"{device} is shown online with session {shown.session}, heard {highest}", device)
+
+
+class Settling(Checker):
+    """I11: with all faults over, every runnable task runs exactly once, and moves stop.
+
+    Not judged as it goes: `unsettled` is asked, until the bound, by whoever ended the faults.
+    """
+
+    invariant = "I11"
+
+    def hears(self) -> dict[type[Observation], Heard]:
+        self.moved_ms = 0
+        """When a task last got an attempt."""
+        return {}
+
+    def on_commit(self, commit: Commit) -> None:
+        if commit.handed_out:
+            self.moved_ms = commit.at_ms
+
+    def unsettled(self, has_reason: Callable[[str], bool]) -> str:
+        """What is not as it should be; empty when all is well. `has_reason`: may this task wait?"""
+        seen = self.seen
+        for task, live in seen.live.items():
+            if live and (row := seen.tasks.get(task)) is not None and row.state in FINAL_TASK:
+                return f"{task} is {row.state} and lives: {_places(seen, task)}"
+            if live and task not in seen.tasks:
+                return f"{task} is nobody's and lives: {_places(seen, task)}"
+        for task in seen.open:
+            row, places = seen.tasks[task], _places(seen, task)
+            if row.state is TaskState.RUNNING:
+                if places != [(row.device, row.attempt)]:
+                    return f"{task} is said to run as {row.device} {row.attempt}, lives: {places}"
+            elif row.state is not TaskState.PENDING or not has_reason(task):
+                return f"{task} is {row.state}, lives: {places}"
+        return ""
+
+    def late(self, what: str) -> None:
+        """The bound has passed and something is still not as it should be."""
+        self.breach(what)
+
+
+def _places(seen: Picture, task: str) -> list[tuple[str, int]]:
+    return [(device, run.attempt) for device, run in seen.live.get(task, ())]
+
+
+Assignment = tuple[str, int]
+
+
+class RestartMovesNothing(Checker):
+    """I12: restarting one component changes no assignment of a task that is still to run."""
+
+    invariant = "I12"
+
+    def hears(self) -> dict[type[Observation], Heard]:
+        self._before: dict[str, dict[str, Assignment]] = {}
+        return {RestartBegan: self._began, RestartOver: self._over}
+
+    def assignments(self) -> dict[str, Assignment]:
+        """Task -> (device, attempt) of every open task that has one."""
+        rows = [self.seen.tasks[task] for task in self.seen.open]
+        return {row.id: (row.device, row.attempt) for row in rows if row.device and row.desired == "run"}
+
+    def _began(self, restart: RestartBegan) -> None:
+        self._before[restart.what] = self.assignments()
+
+    def _over(self, restart: RestartOver) -> None:
+        for task, before in self._before.pop(restart.what, {}).items():
+            row = self.seen.tasks.get(task)
+            if row is None or row.desired != "run":
+                continue
+            by_itself = row.state in FINAL_TASK and row.attempt == before[1]
+            if not by_itself and (row.device, row.attempt) != before:
+                now = f"{row.device} {row.attempt}"
+                self.breach(f"{task} was {before[0]} {before[1]} before {restart.what} restarted, is {now}")
+
+
+class StaysBounded(Checker):
+    """I14: memory, files, database and retained messages stay below their bounds."""
+
+    invariant = "I14"
+
+    def hears(self) -> dict[type[Observation], Heard]:
+        self._over: dict[str, None] = {}
+        return {Measured: self._measured}
+
+    def _measured(self, measured: Measured) -> None:
+        """Told once each time that it grows over its bound."""
+        if measured.value <= measured.bound:
+            self._over.pop(measured.name, None)
+        elif measured.name not in self._over:
+            self._over[measured.name] = None
+            self.breach(f"{measured.name} is {measured.value}, at most {measured.bound} was promised")
