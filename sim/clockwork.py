@@ -42,8 +42,8 @@ class Clockwork:
 
     def at(self, due_ms: int, work: Work) -> None:
         """Do `work` at `due_ms`, or now if that has passed."""
-        self._seq += 1
-        heapq.heappush(self._heap, (max(due_ms, self.now_ms), self._seq, work))
+        self._seq = seq = self._seq + 1
+        heapq.heappush(self._heap, (due_ms if due_ms > self.now_ms else self.now_ms, seq, work))
 
     def after(self, delay_ms: int, work: Work) -> None:
         self.at(self.now_ms + delay_ms, work)
@@ -56,6 +56,19 @@ class Clockwork:
         self.now_ms, _, work = heapq.heappop(self._heap)
         work()
         return True
+
+    def run(self, until_ms: int) -> None:
+        """All work that is due by `until_ms`, then that moment."""
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= until_ms:
+            self.now_ms, _, work = pop(heap)
+            work()
+        if self.now_ms < until_ms:
+            self.now_ms = until_ms
+
+    def pending(self) -> int:
+        """How much work waits; for who watches that nothing piles up."""
+        return len(self._heap)
 
     def trace(self, who: str, what: str, payload: bytes = b"") -> None:
         """Note that something happened; a line for people, all of it for the hash."""

@@ -1,0 +1,504 @@
+"""The simulated network: what each kind of weather, cut and stranger does, and that a seed repeats it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from broker.acl import FleetAcl
+from broker.events import BrokerQuirks, Publication, Survival
+from broker.model import BrokerModel
+from protocol import topics
+from sim.clockwork import START_MS, Clockwork
+from sim.network import KEEPALIVE_MS, Network, Weather
+from sim.rogue import POISON, forgeries
+
+FLEET = "sim"
+CONTROLLER = "_controller-c1"
+GIVEN_UP_MS = 2 * KEEPALIVE_MS
+
+
+def topic(device: str, channel: str) -> str:
+    return topics.build(FLEET, device, channel)
+
+
+@dataclass
+class End:
+    """A client that only listens, and says when it was spoken to."""
+
+    net: Net
+    client: str
+    place: str = ""
+    heard: list[tuple[str, bytes]] = field(default_factory=list)
+    news: list[str] = field(default_factory=list)
+    connection: int = 0
+
+    def connect(self, *filters: str, will: Publication | None = None) -> End:
+        wanted = tuple((f, 1) for f in filters or topics.down_filters(FLEET, self.client))
+        self.connection = self.net.network.connect(self.client, self, wanted, will, self.place)
+        return self
+
+    def say(self, channel: str, payload: bytes = b"x", qos: int = 1, retain: bool = False) -> None:
+        self.tell(topic(self.client, channel), payload, qos, retain)
+
+    def tell(self, to: str, payload: bytes = b"x", qos: int = 1, retain: bool = False) -> None:
+        self.net.network.publish(self.connection, to, payload, qos, retain)
+
+    def payloads(self) -> list[bytes]:
+        return [payload for _, payload in self.heard]
+
+    def on_link_up(self, connection: int) -> None:
+        self.news.append("up")
+
+    def on_link_down(self, connection: int, reason: str) -> None:
+        self.news.append(reason)
+
+    def on_publication(self, connection: int, topic: str, payload: bytes, retain: bool) -> None:
+        self.heard.append((topic, payload))
+
+
+class Net:
+    """A network with a controller that hears everything and any number of devices."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.clock = Clockwork(seed)
+        self.broker = BrokerModel(acl=FleetAcl(FLEET))
+        self.network = Network(self.clock, self.broker)
+        self.controller = self.end(CONTROLLER).connect(*topics.up_filters(FLEET))
+        self.pass_ms(100)
+
+    def end(self, client: str, place: str = "") -> End:
+        return End(self, client, place)
+
+    def device(self, client: str = "d0", place: str = "", will: Publication | None = None) -> End:
+        found = self.end(client, place).connect(will=will)
+        self.pass_ms(100)
+        return found
+
+    def pass_ms(self, ms: int) -> None:
+        until_ms = self.clock.now_ms + ms
+        while self.clock.step(until_ms):
+            pass
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+# ------------------------------------------------------------- a fair day
+
+
+def test_a_fair_day_brings_everything_once_and_in_order(net: Net) -> None:
+    device = net.device()
+    for number in range(50):
+        device.say("runs", bytes([number]))
+    net.pass_ms(100)
+    assert device.news == ["up"] and net.controller.payloads() == [bytes([n]) for n in range(50)]
+
+
+def test_an_idle_connection_lives_on_pings(net: Net) -> None:
+    device = net.device()
+    net.pass_ms(600_000)
+    assert device.news == ["up"] and net.broker.connected("d0")
+
+
+def test_a_connection_with_nobody_to_answer_is_refused(net: Net) -> None:
+    net.network.restart_broker(5_000)
+    device = net.end("d0").connect()
+    net.pass_ms(1_000)
+    assert device.news == ["refused"] and not net.network.lines
+
+
+# ------------------------------------------------------------- weather
+
+
+def test_loss_takes_qos_0_only(net: Net) -> None:
+    device = net.device()
+    net.network.weather = Weather(lost=0.3)
+    for _ in range(400):
+        device.say("heartbeat", b"0", qos=0)
+        device.say("runs", b"1")
+    net.pass_ms(1_000)
+    payloads = net.controller.payloads()
+    assert payloads.count(b"1") == 400 and 150 < payloads.count(b"0") < 250  # 0.7 of each way
+
+
+def test_doubles_come_on_both_ways_and_of_qos_1_only(net: Net) -> None:
+    device = net.device()
+    net.network.weather = Weather(doubled=0.5)
+    for _ in range(200):
+        net.controller.tell(topic("d0", "assignments"), b"1")
+        net.controller.tell(topic("d0", "lease"), b"0", qos=0)
+    net.pass_ms(1_000)
+    assert device.payloads().count(b"0") == 200 and 360 < device.payloads().count(b"1") < 540  # 1.5 * 1.5
+
+
+def test_stragglers_come_minutes_late_and_out_of_order(net: Net) -> None:
+    device = net.device()
+    net.network.weather = Weather(straggling=0.5, straggle_ms=180_000)
+    for number in range(100):
+        device.say("runs", bytes([number]))
+    net.pass_ms(1_000)
+    early = len(net.controller.heard)
+    net.pass_ms(370_000)
+    assert 10 < early < 50 and sorted(net.controller.payloads()) == [bytes([n]) for n in range(100)]
+    assert net.controller.payloads() != sorted(net.controller.payloads())
+
+
+def test_a_straggler_outlives_its_connection_on_both_ways(net: Net) -> None:
+    """A cluster's node passes on late what it took in time: words of a session that is over."""
+    device = net.device()
+    net.network.weather = Weather(straggling=1.0, straggle_ms=60_000)
+    device.say("status", b"of the old session")
+    net.controller.tell(topic("d0", "assignments"), b"to the old session")
+    net.pass_ms(10)
+    net.network.abandon(device.connection)
+    net.network.weather = Weather()
+    device.connect()
+    net.pass_ms(130_000)
+    assert b"of the old session" in net.controller.payloads()
+    assert b"to the old session" in device.payloads()
+
+
+def test_a_broker_that_dies_takes_its_stragglers_along(net: Net) -> None:
+    device = net.device()
+    net.network.weather = Weather(straggling=1.0, straggle_ms=60_000)
+    device.say("status", b"late")
+    net.pass_ms(10)
+    net.network.restart_broker()
+    net.network.weather = Weather()
+    net.pass_ms(100)
+    net.controller.connect(*topics.up_filters(FLEET))
+    net.pass_ms(70_000)
+    assert net.controller.payloads() == []
+
+
+def test_lost_answers_are_lease_answers_only(net: Net) -> None:
+    device = net.device()
+    net.network.weather = Weather(lost_answers=0.5)
+    for _ in range(200):
+        net.controller.tell(topic("d0", "lease"), b"lease", qos=0)
+        net.controller.tell(topic("d0", "settings"), b"settings", qos=0)
+    net.pass_ms(1_000)
+    assert device.payloads().count(b"settings") == 200 and 60 < device.payloads().count(b"lease") < 140
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_dropped_packet_costs_its_connection(net: Net, way: str) -> None:
+    """Nothing behind it arrives, each end finds out by itself, and the will is due."""
+    device = net.device(will=Publication(topic("d0", "status"), b"will", 1, True))
+    net.network.weather = Weather(dropped=1.0)
+    if way == "up":
+        device.say("runs", b"dropped")
+    else:
+        net.controller.tell(topic("d0", "assignments"), b"dropped", qos=1)
+    net.network.weather = Weather()
+    device.say("runs", b"behind")
+    net.pass_ms(6_000)
+    if way == "up":
+        assert device.news == ["up", "reset"] and net.controller.payloads() == [b"will"]
+    else:
+        assert device.news == ["up"] and net.controller.news == ["up", "reset"]
+    assert len(net.network.lines) == 1
+
+
+def test_latency_holds_the_order(net: Net) -> None:
+    device = net.device()
+    net.network.weather = Weather((1, 90_000 // 100))
+    for number in range(100):
+        device.say("runs", bytes([number]))
+    net.pass_ms(2_000)
+    assert net.controller.payloads() == [bytes([n]) for n in range(100)]
+
+
+# ------------------------------------------------------------- cuts
+
+
+def test_a_short_cut_only_delays(net: Net) -> None:
+    device = net.device()
+    net.network.cut("d0")
+    device.say("runs", b"1")
+    device.say("runs", b"2")
+    net.pass_ms(4_000)
+    assert net.controller.heard == []
+    net.network.heal("d0")
+    net.pass_ms(100)
+    assert net.controller.payloads() == [b"1", b"2"] and device.news == ["up"]
+
+
+def test_a_long_cut_ends_the_connection_at_both_ends(net: Net) -> None:
+    device = net.device(will=Publication(topic("d0", "status"), b"will", 1, True))
+    net.network.cut("d0")
+    net.pass_ms(GIVEN_UP_MS)
+    assert device.news == ["up", "keep-alive elapsed"] and net.controller.payloads() == [b"will"]
+    net.network.heal("d0")
+    net.pass_ms(1_000)
+    assert "d0" not in [line.client for line in net.network.lines.values()]
+
+
+def test_a_way_up_that_is_cut_still_brings_what_comes_down(net: Net) -> None:
+    device = net.device()
+    net.network.cut("d0", up=True, down=False)
+    device.say("runs", b"up")
+    net.controller.tell(topic("d0", "assignments"), b"down")
+    net.pass_ms(3_000)
+    assert device.payloads() == [b"down"] and net.controller.payloads() == []
+
+
+def test_a_way_down_that_is_cut_still_brings_what_goes_up(net: Net) -> None:
+    device = net.device()
+    net.network.cut("d0", up=False, down=True)
+    device.say("runs", b"up")
+    net.controller.tell(topic("d0", "assignments"), b"down")
+    net.pass_ms(3_000)
+    assert device.payloads() == [] and net.controller.payloads() == [b"up"]
+    net.pass_ms(GIVEN_UP_MS)
+    assert "keep-alive elapsed" in device.news
+
+
+def test_a_controller_may_be_cut_while_devices_and_another_controller_are_not(net: Net) -> None:
+    device = net.device()
+    other = net.end("_controller-c2").connect(*topics.up_filters(FLEET))
+    net.pass_ms(100)
+    net.network.cut(CONTROLLER)
+    device.say("runs", b"1")
+    net.pass_ms(GIVEN_UP_MS)
+    assert other.payloads() == [b"1"] and net.controller.payloads() == [] and device.news == ["up"]
+    assert "keep-alive elapsed" in net.controller.news
+
+
+def test_clones_share_a_client_id_and_are_cut_apart(net: Net) -> None:
+    first = net.device("d0")
+    second = net.device("d0", place="d0 clone")
+    assert first.news == ["up", "taken over"] and second.news == ["up"]
+    net.network.cut("d0")
+    second.say("runs", b"from the clone")
+    net.pass_ms(1_000)
+    assert net.controller.payloads() == [b"from the clone"]
+    net.network.cut("d0 clone")
+    second.say("runs", b"held")
+    net.pass_ms(1_000)
+    assert net.controller.payloads() == [b"from the clone"]
+
+
+# ------------------------------------------------------------- standstill and death
+
+
+@pytest.mark.parametrize("client", ["d0", "_controller-c2"])
+def test_a_frozen_process_is_given_up_by_the_broker(net: Net, client: str) -> None:
+    end = net.end(client).connect(topic("d0", "assignments") if client == "d0" else topic("+", "runs"))
+    net.pass_ms(100)
+    net.network.freeze(client)
+    net.pass_ms(GIVEN_UP_MS)
+    assert not net.broker.connected(client) and net.broker.connected(CONTROLLER)
+    net.network.thaw(client)
+    assert end.news == ["up", "keep-alive elapsed"]
+
+
+def test_a_killed_process_sends_its_will_at_once_and_a_pulled_plug_when_the_broker_notices(net: Net) -> None:
+    killed = net.device("d0", will=Publication(topic("d0", "status"), b"killed", 1))
+    pulled = net.device("d1", will=Publication(topic("d1", "status"), b"pulled", 1))
+    net.network.abandon(killed.connection)
+    net.network.vanish(pulled.connection)
+    net.pass_ms(100)
+    assert net.controller.payloads() == [b"killed"]
+    net.pass_ms(GIVEN_UP_MS)
+    assert net.controller.payloads() == [b"killed", b"pulled"]
+
+
+def test_an_orderly_goodbye_sends_none(net: Net) -> None:
+    device = net.device(will=Publication(topic("d0", "status"), b"will", 1))
+    net.network.disconnect(device.connection)
+    net.pass_ms(GIVEN_UP_MS)
+    assert net.controller.heard == [] and device.news == ["up", "closed"]
+
+
+def test_a_machine_that_vanishes_while_it_connects_leaves_nothing_for_ever(net: Net) -> None:
+    device = net.end("d0").connect()
+    net.network.vanish(device.connection)
+    net.pass_ms(GIVEN_UP_MS)
+    assert len(net.network.lines) == 1 and not net.broker.connected("d0")
+
+
+# ------------------------------------------------------------- the broker
+
+
+def test_quirks_change_while_it_runs(net: Net) -> None:
+    device = net.device(will=Publication(topic("d0", "status"), b"late", 1))
+    net.network.quirks(BrokerQuirks(will_late_ms=30_000))
+    net.network.abandon(device.connection)
+    net.pass_ms(20_000)
+    assert net.controller.heard == []
+    net.pass_ms(15_000)
+    assert net.controller.payloads() == [b"late"]
+    net.network.quirks(BrokerQuirks(no_retained_for_wildcards=True))
+    net.device("d1").say("runs", b"kept", retain=True)
+    net.controller.heard.clear()
+    other = net.end("_controller-c2").connect(topic("+", "runs"))
+    net.pass_ms(100)
+    assert other.heard == []
+    net.network.quirks(BrokerQuirks())
+    third = net.end("_controller-c3").connect(topic("+", "runs"))
+    net.pass_ms(100)
+    assert third.payloads() == [b"kept"]
+
+
+def test_a_frozen_client_acknowledges_nothing_so_a_broker_may_send_again(net: Net) -> None:
+    device = net.device()
+    net.network.quirks(BrokerQuirks(redeliver_live_ms=2_000))
+    net.network.freeze("d0")
+    net.controller.tell(topic("d0", "assignments"), b"again")
+    net.pass_ms(3_000)
+    net.network.thaw("d0")
+    net.pass_ms(10_000)
+    assert 2 <= device.payloads().count(b"again") <= 3
+
+
+def test_silence_may_go_unnoticed(net: Net) -> None:
+    net.network.quirks(BrokerQuirks(silence_unnoticed=True))
+    device = net.device(will=Publication(topic("d0", "status"), b"will", 1))
+    net.network.vanish(device.connection)
+    net.pass_ms(10 * GIVEN_UP_MS)
+    assert net.controller.heard == [] and net.broker.connected("d0")
+
+
+@pytest.mark.parametrize(
+    ("survival", "kept"), [(Survival.KEPT, b"2"), (Survival.ROLLED_BACK, b"1"), (Survival.LOST, None)]
+)
+def test_a_broker_comes_back_with_what_it_kept(net: Net, survival: Survival, kept: bytes | None) -> None:
+    device = net.device()
+    device.say("runs", b"1", retain=True)
+    net.pass_ms(100)
+    net.broker.snapshot()
+    device.say("runs", b"2", retain=True)
+    net.pass_ms(100)
+    net.network.restart_broker(1_000, survival)
+    net.pass_ms(2_000)
+    assert device.news == ["up", "broker restarted"] and not net.network.lines
+    net.controller.heard.clear()
+    net.controller.connect(*topics.up_filters(FLEET))
+    net.pass_ms(100)
+    assert net.controller.payloads() == ([kept] if kept else [])
+
+
+# ------------------------------------------------------------- strangers
+
+
+def test_one_stolen_password_opens_nobody_elses_topics(net: Net) -> None:
+    """I13: neither publications nor subscriptions nor the will of it come through."""
+    victim = net.device("d1")
+    net.controller.tell(topic("d1", "assignments"), b"secret", retain=True)
+    net.pass_ms(100)
+    will = Publication(topic("d1", "status"), POISON, 1, True)
+    wants = ("#", "fm/#", topic("+", "assignments"), topic("d1", "runs"), topic("_controller", "status"))
+    denied = net.broker.counts.denied
+    says = forgeries(FLEET, "d1")
+    net.network.rogue("d0", says, wants, will)
+    net.pass_ms(5_000)
+    net.controller.tell(topic("d1", "assignments"), b"more", retain=True)
+    net.pass_ms(5_000)
+    assert net.network.leaks() == [] and net.controller.heard == []
+    assert net.broker.counts.denied == denied + len(says) + len(wants) + 1
+    assert victim.payloads() == [b"secret", b"more"] and victim.news == ["up"]
+
+
+def test_a_stolen_password_takes_its_own_device_over_once(net: Net) -> None:
+    device = net.device("d0")
+    net.network.rogue("d0", forgeries(FLEET, "d1"))
+    net.pass_ms(100)
+    assert device.news == ["up", "taken over"]
+    net.device("d0")
+    net.pass_ms(5_000)
+    assert net.broker.connected("d0")
+
+
+def test_a_broker_without_access_rules_is_found_out() -> None:
+    """The rogue's eyes are open: it sees each kind of leak."""
+    net = Net()
+    net.broker._acl = None
+    net.network.rogue("d0", (Publication(topic("d1", "runs"), b"forged", 1),))
+    net.pass_ms(100)
+    net.controller.tell(topic("d1", "assignments"), b"secret")
+    net.pass_ms(100)
+    words = " ".join(net.network.leaks())
+    assert all(word in words for word in ("published", "subscribed #", "heard"))
+
+
+# ------------------------------------------------------------- who listens
+
+
+def test_what_travels_is_told_with_both_ends_and_both_times(net: Net) -> None:
+    told: list[tuple[int, int, str, str, str, bytes]] = []
+    net.network.on_travel = lambda *travel: told.append(travel)
+    device = net.device()
+    net.network.weather = Weather((10, 10))
+    sent_ms = net.clock.now_ms
+    device.say("runs", b"1", retain=True)
+    net.pass_ms(100)
+    assert told == [(sent_ms, sent_ms + 20, "d0", CONTROLLER, topic("d0", "runs"), b"1")]
+    net.end("_controller-c2").connect(topic("+", "runs"))
+    net.pass_ms(100)
+    sender, receiver = told[-1][2:4]
+    assert (sender, receiver) == ("", "_controller-c2")
+
+
+def test_what_is_taken_and_handed_over_is_observed(net: Net) -> None:
+    seen: list[tuple[str, bool, str, str]] = []
+    net.network.on_delivered = lambda d: seen.append((d.client, d.received, d.topic, d.publisher))
+    device = net.device()
+    device.say("runs")
+    device.tell(topic("d1", "runs"))  # denied
+    net.pass_ms(100)
+    own = topic("d0", "runs")
+    assert seen == [("d0", False, own, "d0"), (CONTROLLER, True, own, "d0")]
+
+
+# ------------------------------------------------------------- repetition
+
+
+def a_storm(seed: int) -> str:
+    """Everything at once; the trace of what everybody heard."""
+    net = Net(seed)
+    net.network.weather = Weather((1, 400), 0.3, 0.5, 0.3, 60_000, 0.5, 0.01)
+    ends = [net.end(f"d{n}").connect() for n in range(4)]
+    dice = net.clock.stream("test")
+    for step in range(300):
+        end = dice.choice(ends)
+        if (end.news or [""])[-1] != "up":
+            end.connect()
+        end.say("runs", bytes([step % 256]))
+        net.controller.tell(topic(end.client, "assignments"), b"a")
+        if dice.random() < 0.1:
+            dice.choice((net.network.cut, net.network.heal))(end.client)
+        if dice.random() < 0.02:
+            net.network.restart_broker(dice.randint(0, 2_000), dice.choice(list(Survival)))
+            net.controller.connect(*topics.up_filters(FLEET))
+        net.pass_ms(dice.randint(0, 2_000))
+    net.clock.trace("test", repr([(end.heard, end.news) for end in (*ends, net.controller)]))
+    return net.clock.digest()
+
+
+def test_a_seed_is_one_storm() -> None:
+    assert a_storm(3) == a_storm(3) != a_storm(4)
+
+
+def test_a_long_storm_leaves_nothing_behind() -> None:
+    """Lines, held packets and timers are those of the living connections (I14 of the simulator)."""
+    net = Net(5)
+    ends = [net.end(f"d{n}") for n in range(5)]
+    dice = net.clock.stream("test")
+    for _ in range(2_000):
+        end = dice.choice(ends)
+        (net.network.abandon if dice.random() < 0.5 else net.network.vanish)(end.connection)
+        end.connect()
+        if dice.random() < 0.2:
+            net.network.cut(end.client)
+        net.pass_ms(dice.randint(0, 3_000))
+        net.network.heal(end.client)
+    for end in ends:
+        net.network.abandon(end.connection)
+    net.pass_ms(4 * GIVEN_UP_MS)
+    assert [line.client for line in net.network.lines.values()] == [CONTROLLER]
+    assert net.clock.pending() < 10 and net.clock.now_ms > START_MS
