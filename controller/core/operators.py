@@ -10,7 +10,7 @@ from controller.core.effects import ClearRetained, Reply
 from controller.core.events import DeviceDecision
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Ledger
-from controller.core.records import AttemptState
+from controller.core.records import AttemptState, DeviceRow
 from controller.core.sessions import Sessions, new_device
 from controller.core.views import DoneView, RefusalView
 
@@ -53,24 +53,27 @@ class Operators:
             record = new_device(event.device, self.ledger.wall(now_ms))
             self.ledger.admit(record)
             self.ledger.save(record)
+            self.ledger.audit(now_ms, "device", event.device, "", "known", event.actor)
         elif self.fleet.removed[row]:
             self.fleet.records[row].removed = False
             self.sessions.forget(row)
             self._trust_again(row, now_ms)
-        self.ledger.audit(now_ms, "device", event.device, "", "known", event.actor)
+            self.ledger.audit(now_ms, "device", event.device, "removed", "known", event.actor)
         self.ledger.emit(Reply(event.request, DoneView(event.device)))
 
     def _cordon(self, row: int, actor: str, now_ms: int) -> None:
+        before = standing(self.fleet.records[row])
         self.fleet.records[row].cordoned = True
-        self._shut(row, "cordoned", actor, now_ms)
+        self._shut(row, before, "cordoned", actor, now_ms)
 
     def _uncordon(self, row: int, actor: str, now_ms: int) -> None:
         """Also ends a drain and a quarantine: the operator has looked."""
         record = self.fleet.records[row]
+        before = standing(record)
         record.cordoned = record.draining = False
         self.draining.pop(row, None)
         self._trust_again(row, now_ms)
-        self.ledger.audit(now_ms, "device", record.device, "cordoned", "open", actor)
+        self._audit(row, before, actor, now_ms)
 
     def _trust_again(self, row: int, now_ms: int) -> None:
         """Takes over what was decided; a quarantine ends with it: the operator has looked."""
@@ -85,17 +88,19 @@ class Operators:
             self.holds.listen_again(row)
 
     def _drain(self, row: int, actor: str, now_ms: int) -> None:
+        before = standing(self.fleet.records[row])
         self.fleet.records[row].cordoned = self.fleet.records[row].draining = True
-        self._shut(row, "draining", actor, now_ms)
+        self._shut(row, before, "draining", actor, now_ms)
         self.draining[row] = None
         self.step(now_ms)
 
     def _remove(self, row: int, actor: str, now_ms: int) -> None:
         """The device is gone for good: nothing on it is waited for longer than its hold."""
         record = self.fleet.records[row]
+        before = standing(record)
         record.removed, record.cordoned, record.draining = True, False, False
         attempts = list(self.ledger.by_device[row].values())
-        self._shut(row, "removed", actor, now_ms)
+        self._shut(row, before, "removed", actor, now_ms)
         self.draining.pop(row, None)
         self.holds.remove([a for a in attempts if a.id in self.ledger.attempts], "device removed", now_ms)
         for attempt in attempts:
@@ -109,8 +114,9 @@ class Operators:
         record = self.fleet.records[row]
         if record.quarantined:
             return
+        before = standing(record)
         record.quarantined = True
-        self._shut(row, "quarantined", "controller", now_ms)
+        self._shut(row, before, "quarantined", "controller", now_ms)
         self.ledger.alarm(
             f"quarantine:{record.device}",
             f"two machines speak as device '{record.device}'; stop one of them, then `fm device uncordon "
@@ -118,10 +124,16 @@ class Operators:
         )
         self.sessions.publish_settings(row, now_ms)
 
-    def _shut(self, row: int, word: str, actor: str, now_ms: int) -> None:
+    def _shut(self, row: int, before: str, word: str, actor: str, now_ms: int) -> None:
         self._decided(row)
-        self.ledger.audit(now_ms, "device", self.fleet.names[row], "open", word, actor)
+        self._audit(row, before, actor, now_ms)
         self.holds.remove(self.holds.unstarted(row), word, now_ms)
+
+    def _audit(self, row: int, before: str, actor: str, now_ms: int) -> None:
+        """A decision that was taken before changes nothing, and no row tells of it (I10)."""
+        record = self.fleet.records[row]
+        if before != (after := standing(record)):
+            self.ledger.audit(now_ms, "device", record.device, before, after, actor)
 
     def _decided(self, row: int) -> None:
         self.fleet.decide(row)
@@ -155,7 +167,17 @@ class Operators:
 
     def _drained(self, row: int, now_ms: int) -> None:
         record = self.fleet.records[row]
+        before = standing(record)
         del self.draining[row]
         record.draining = False
         self._decided(row)
-        self.ledger.audit(now_ms, "device", record.device, "draining", "cordoned")
+        self._audit(row, before, "controller", now_ms)
+
+
+def standing(record: DeviceRow) -> str:
+    """What was decided about a device, in one word: the strongest decision that stands."""
+    if record.removed:
+        return "removed"
+    if record.quarantined:
+        return "quarantined"
+    return "draining" if record.draining else "cordoned" if record.cordoned else "open"

@@ -1,0 +1,30 @@
+"""Decisions about devices in the audit: each change once, told as it was; what changes nothing is not told."""
+
+from __future__ import annotations
+
+from controller.core.events import DeviceDecision
+from controller.core.records import AuditRow
+
+
+def told(desk, *verbs):
+    """(old, new, actor) of the audit rows that these decisions leave."""
+    found = []
+    for verb in verbs:
+        desk.feed(DeviceDecision(7, "d0", verb, "alice"))
+        found += [(r.old, r.new, r.actor) for r in desk.saved if isinstance(r, AuditRow) and r.what == "device"]
+        desk.saved = []
+    return found
+
+
+def test_a_decision_that_stands_already_is_not_told_again(desk):
+    assert told(desk, "add") == [("", "known", "alice")]
+    assert told(desk, "add", "uncordon") == []
+    assert told(desk, "cordon", "cordon") == [("open", "cordoned", "alice")]
+    assert told(desk, "uncordon", "uncordon") == [("cordoned", "open", "alice")]
+
+
+def test_the_audit_tells_what_stood_before(desk):
+    told(desk, "add", "cordon")
+    assert told(desk, "drain") == [("cordoned", "draining", "alice"), ("draining", "cordoned", "controller")]
+    assert told(desk, "remove") == [("cordoned", "removed", "alice")]
+    assert told(desk, "add") == [("removed", "known", "alice")]
