@@ -214,6 +214,8 @@ class VirtualGuard:
         self._arm(run)
 
     def _carry_out(self, run: GuardedRun, order: int) -> None:
+        word = "KILL" if order == KILL else "TERM"
+        self.clock.trace(self.place, f"{word} {run.attempt.task} {run.attempt.attempt}")
         if order == TERM and run.alive:
             self._terminate(run)
         elif order == KILL:
