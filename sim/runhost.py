@@ -25,10 +25,19 @@ from edge_agent.runtimes.simulated import SIGKILL, SIGTERM, SimulatedCommand, re
 from protocol.core import Event
 from protocol.limits import KILL_MS
 from protocol.messages import AssignedAttempt
-from protocol.tasks import AttemptId
+from protocol.tasks import AttemptId, Guarantee
 from sim.clockwork import Clockwork
 from sim.localclock import LocalClock
-from sim.observations import Observation, OutputWritten, RunFrozen, RunThawed
+from sim.observations import (
+    Observation,
+    OutputDropped,
+    OutputLost,
+    OutputWritten,
+    RunBegan,
+    RunEnded,
+    RunFrozen,
+    RunThawed,
+)
 from sim.outputs import SimulatedOutput, Written
 
 START_MS = (1, 40)
@@ -39,13 +48,7 @@ STARVED_MS = (KILL_MS * 9 // 10, KILL_MS)
 
 
 class RunWatcher(Protocol):
-    """Who is told what really runs, and not what anybody says of it."""
-
-    def run_began(self, device: str, attempt: AssignedAttempt) -> None: ...
-
-    def run_ended(self, device: str, attempt: AssignedAttempt) -> None: ...
-
-    def journal_lost(self, device: str) -> None: ...
+    """Who is told what really happens, and not what anybody says of it."""
 
     def saw(self, observation: Observation) -> None: ...
 
@@ -151,7 +154,8 @@ class VirtualGuard:
         if attempt.runtime not in SILENT_RUNTIMES:
             self.outputs[run.key] = SimulatedOutput(*run.key, attempt.output_bytes_max)
         self.clock.trace(self.place, f"START {attempt.task} {attempt.attempt}")
-        self.watcher.run_began(self.device, attempt)
+        only_one, weak = attempt.guarantee is Guarantee.AT_MOST_ONE, self.containment == "weak"
+        self.watcher.saw(RunBegan(now_ms, self.device, *run.key, only_one, attempt.lease_ms, weak))
         self.tell(RunStarted(attempt.task, attempt.attempt))
         if run.does.duration_ms is not None:
             run.ends_ms = now_ms + run.does.duration_ms
@@ -214,8 +218,9 @@ class VirtualGuard:
         self._arm(run)
 
     def _carry_out(self, run: GuardedRun, order: int) -> None:
-        word = "KILL" if order == KILL else "TERM"
-        self.clock.trace(self.place, f"{word} {run.attempt.task} {run.attempt.attempt}")
+        if order in (TERM, KILL):
+            word = "TERM" if order == TERM else "KILL"
+            self.clock.trace(self.place, f"{word} {run.attempt.task} {run.attempt.attempt}")
         if order == TERM and run.alive:
             self._terminate(run)
         elif order == KILL:
@@ -248,7 +253,7 @@ class VirtualGuard:
             return
         self._bury(run)
         if run.key in self.outputs and exit_code > 0:
-            self._wrote(run.key, self.outputs[run.key].complain(exit_code))
+            self._wrote(run.key, self.outputs[run.key].complain(exit_code, self.clock.now_ms))
         cause = run.rule.cause.decode() or "exited"
         self.exits[run.key] = RunExit(*run.key, exit_code, signal, cause)
         self.tell(RunExited(self.exits[run.key]))
@@ -263,7 +268,7 @@ class VirtualGuard:
         else:
             del self.runs[run.attempt.task]
         if run.alive:
-            self.watcher.run_ended(self.device, run.attempt)
+            self.watcher.saw(RunEnded(self.clock.now_ms, self.device, *run.key))
 
     # ------------------------------------------------------------- output
 
@@ -275,7 +280,9 @@ class VirtualGuard:
         return output.read(stream, offset, bytes_max) if output is not None else (b"", 0)
 
     def drop_output(self, key: AttemptId) -> None:
-        self.outputs.pop(key, None)
+        """Nobody needs it any more."""
+        if self.outputs.pop(key, None) is not None:
+            self.watcher.saw(OutputDropped(self.clock.now_ms, self.device, *key))
 
     def _write_until_now(self, run: GuardedRun) -> None:
         output = self.outputs.get(run.key)
@@ -321,8 +328,10 @@ class VirtualGuard:
         """Nothing lives on, and what was written of late is gone."""
         self.die()
         self.sweep()
-        for output in self.outputs.values():
-            output.lose_power(self.clock.now_ms)
+        now_ms = self.clock.now_ms
+        for key, output in self.outputs.items():
+            for stream, size in output.lose_power(now_ms):
+                self.watcher.saw(OutputLost(now_ms, self.device, *key, stream, size))
 
     # ------------------------------------------------------------- suspend
 
