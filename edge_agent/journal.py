@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -61,9 +62,15 @@ class Journal:
         return cls(fd, path)
 
     def load(self) -> bytes | None:
-        """The newest whole image; `None` if there never was one, or none survived. Raises `JournalError`."""
+        """The newest whole image; `None` if there never was one, or none survived. Raises `JournalError`.
+
+        What a killed predecessor wrote and did not sync is made safe before it is believed: the next
+        save overwrites the other slot, and a power cut inside it would otherwise leave neither.
+        """
         best: bytes | None = None
         self.sequence, self._slot, self.damaged = 0, 1, False
+        with suppress(OSError):  # a card that can't sync refuses the next save too, and then it is told
+            os.fdatasync(self._fd)
         for slot in (0, 1):
             try:
                 raw = os.pread(self._fd, SLOT_BYTES, slot * SLOT_BYTES)

@@ -50,7 +50,9 @@ class SimulatedDisk:
         self._sequence = 0
 
     def load(self) -> bytes | None:
-        """The newest whole image, None if there is none: a new process opens the journal."""
+        """The newest whole image, None if there is none: a new process opens the journal, and makes
+        safe what its predecessor did not."""
+        self.sync()
         self._newest, self._sequence = 1, 0
         self.damaged = any(slot.damaged for slot in self._slots)
         for number, slot in enumerate(self._slots):

@@ -157,6 +157,19 @@ def test_a_failed_write_leaves_the_previous_image_and_the_next_save_works(direct
     assert read(directory) == b"better"
 
 
+def test_what_a_killed_process_left_unsynced_is_safe_before_it_is_believed(directory, monkeypatch):
+    """1. A save is written, its process dies before the sync. 2. A new one reads that image. 3. Its
+    first save goes to the other slot, the only one on the card. 4. The power fails: both are gone."""
+    journal = Journal.open(directory)
+    order = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda fd: order.append("sync"))
+        pread = os.pread
+        patch.setattr(os, "pread", lambda *about: order.append("read") or pread(*about))
+        journal.load()
+    assert order == ["sync", "read", "read"]
+
+
 def test_a_saver_tells_the_driver_why_it_failed(directory, monkeypatch):
     journal = Journal.open(directory)
     monkeypatch.setattr(
