@@ -18,7 +18,7 @@ from protocol.messages import LeaseAnswer, OutputChunk
 from protocol.tasks import AttemptId
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Commit
-from sim.observations import Delivered, Observation, OutputDropped, OutputWritten
+from sim.observations import Delivered, Observation, OutputDropped, OutputLost, OutputWritten
 
 Place = tuple[str, int, int]
 """(task, attempt, stream)."""
@@ -42,13 +42,27 @@ class OutputIsKept(Checker):
         self._written: dict[Place, bytearray] = {}
         self._stored: dict[Place, dict[int, int]] = {}
         """Place -> bytes stored from each offset on."""
+        self._left: dict[Place, int] = {}
+        """Place -> bytes that a power cut left on the device; what was stored before stays stored."""
         self._underway: dict[str, Underway] = {}
-        return {OutputWritten: self._wrote, OutputDropped: self._dropped, Delivered: self._delivered}
+        return {
+            OutputWritten: self._wrote,
+            OutputLost: self._lost,
+            OutputDropped: self._dropped,
+            Delivered: self._delivered,
+        }
 
     def _wrote(self, piece: OutputWritten) -> None:
         place = (piece.task, piece.attempt, piece.stream)
         text = self._written.setdefault(place, bytearray())
         text[piece.offset : piece.offset + len(piece.data)] = piece.data
+
+    def _lost(self, loss: OutputLost) -> None:
+        self._left[(loss.task, loss.attempt, loss.stream)] = loss.size
+
+    def _size(self, place: Place) -> int:
+        """How much of the stream the device could tell."""
+        return self._left.get(place, len(self._written.get(place, b"")))
 
     def on_commit(self, commit: Commit) -> None:
         for row in commit.outputs:
@@ -60,8 +74,8 @@ class OutputIsKept(Checker):
             given = self.seen.given.get(AttemptId(row.task, row.attempt), "")
             if written[row.offset : row.offset + len(row.data)] != row.data:
                 self.breach(f"stored output of {what} is not what the run wrote", given)
-            elif row.last and row.offset + len(row.data) != len(written):
-                self.breach(f"output of {what} is stored as its end, of {len(written)} bytes", given)
+            elif row.last and row.offset + len(row.data) != self._size(place):
+                self.breach(f"output of {what} is stored as its end, of {self._size(place)} bytes", given)
 
     def _kept(self, place: Place, until: int) -> int:
         """How much is stored from 0 on without a gap, as far as it matters."""
@@ -75,7 +89,7 @@ class OutputIsKept(Checker):
             return
         for stream in (1, 2):
             place = (drop.task, drop.attempt, stream)
-            size = len(self._written.get(place, b""))
+            size = self._size(place)
             if (kept := self._kept(place, size)) < size and AttemptId(*place[:2]) in self.seen.attempts:
                 what = f"{drop.task} {drop.attempt} stream {stream}"
                 self.breach(f"{drop.device} dropped output of {what}, stored {kept} of {size}", drop.device)

@@ -33,7 +33,7 @@ from sim.clockwork import Clockwork
 from sim.disk import SimulatedDisk
 from sim.localclock import LocalClock
 from sim.network import Network
-from sim.observations import OutOfBounds
+from sim.observations import JournalLost, OutOfBounds
 from sim.runhost import RunWatcher, VirtualGuard
 
 UPTIME_MS = 10_000
@@ -278,11 +278,14 @@ class SimulatedDevice:
     def corrupt_journal(self, only_newest: bool = False) -> None:
         """The card returns garbage: for all that was saved, or for the last save alone."""
         self.disk.corrupt(only_newest)
-        self.watcher.journal_lost(self.name)
+        self._lose_journal()
+
+    def _lose_journal(self) -> None:
+        self.watcher.saw(JournalLost(self.clock.now_ms, self.name))
 
     def forget_identity(self) -> None:
         """The next process that finds no journal is another instance."""
-        self.watcher.journal_lost(self.name)
+        self._lose_journal()
         self._instance = f"{self.place}-data-{self.rng.getrandbits(32):08x}"
 
     # ------------------------------------------------------------- time

@@ -151,6 +151,17 @@ class OutputDropped(Observation):
 
 
 @dataclass(slots=True)
+class OutputLost(Observation):
+    """The power failed before the end of this stream was on the card: `size` bytes are left."""
+
+    device: str
+    task: str
+    attempt: int
+    stream: int
+    size: int
+
+
+@dataclass(slots=True)
 class RestartBegan(Observation):
     """One component is restarted while all else is well (I12)."""
 

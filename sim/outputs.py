@@ -38,8 +38,8 @@ class SimulatedOutput:
     """How many of the lines of `AGES_MS` are written."""
     full: bool = False
     """A write failed for want of room: this file gets nothing more."""
-    marks: list[tuple[int, int]] = field(default_factory=list)
-    """(when, size of the first stream) after each write."""
+    marks: list[tuple[int, int, int]] = field(default_factory=list)
+    """(when, stream, its size) after each write."""
 
     def grow(self, age_ms: int, now_ms: int) -> list[Written]:
         """Whatever the run has written until this age."""
@@ -50,28 +50,33 @@ class SimulatedOutput:
             late = f" {AGES_MS[self.lines]}" if self.lines else ""
             text += f"{self.task} {self.attempt}{late}\n"
             self.lines += 1
-        written = self._write(1, text.encode())
-        self.marks.append((now_ms, len(self.streams[0])))
-        return written
+        return self._write(1, text.encode(), now_ms)
 
-    def complain(self, exit_code: int) -> list[Written]:
+    def complain(self, exit_code: int, now_ms: int) -> list[Written]:
         """The last words of a run that fails."""
-        return self._write(2, f"exit {exit_code}\n".encode())
+        return self._write(2, f"exit {exit_code}\n".encode(), now_ms)
 
     def read(self, stream: int, offset: int, bytes_max: int) -> tuple[bytes, int]:
         """(data, size of the stream)."""
         held = self.streams[stream - 1]
         return held[offset : offset + bytes_max], len(held)
 
-    def lose_power(self, now_ms: int) -> None:
-        """What was written of late never reached the card."""
-        kept = [size for at_ms, size in self.marks if at_ms <= now_ms - UNSYNCED_MS]
-        self.streams[0] = self.streams[0][: kept[-1] if kept else 0]
+    def lose_power(self, now_ms: int) -> list[tuple[int, int]]:
+        """What was written of late never reached the card: (stream, bytes left) where that is so."""
+        left = []
+        for stream in (1, 2):
+            safe = [size for at_ms, of, size in self.marks if of == stream and at_ms <= now_ms - UNSYNCED_MS]
+            size = max(safe, default=0)
+            if size < len(self.streams[stream - 1]):
+                self.streams[stream - 1] = self.streams[stream - 1][:size]
+                left.append((stream, size))
+        return left
 
-    def _write(self, stream: int, data: bytes) -> list[Written]:
+    def _write(self, stream: int, data: bytes, now_ms: int) -> list[Written]:
         held = self.streams[stream - 1]
         data = b"" if self.full else data[: self.bytes_max - len(held)]
         if not data:
             return []
         self.streams[stream - 1] = held + data
+        self.marks.append((now_ms, stream, len(held) + len(data)))
         return [Written(stream, len(held), data)]

@@ -204,6 +204,20 @@ class VirtualGuard:
             run.armed_ms = 0
             self._look(run)
 
+    def rest(self) -> None:
+        """Nothing is due until `rearm`: who asks for this extends every deadline before it comes."""
+        for run in self.runs.values():
+            run.armed_ms = 0
+
+    def at_rest(self) -> bool:
+        """Whether its runs just live, bounded by nothing but leases."""
+        if self.orphans or not self.up or self._asleep:
+            return False
+        return all(
+            run.alive and not (run.frozen or run.rule.cause or run.rule.timeout_due_ms)
+            for run in self.runs.values()
+        )
+
     def rearm(self) -> None:
         """The clock runs at another rate: every moment comes at another time."""
         for run in self.runs.values():
