@@ -120,6 +120,21 @@ class BrokerModel:
         session = self._sessions.get(client)
         return session is not None and session.connection is not None
 
+    def rest(self, connection: int) -> None:
+        """Its world vouches for this client: until `rouse` its silence means nothing."""
+        session = self._connected.get(connection)
+        if session is not None:
+            session.resting = True
+
+    def rouse(self, connection: int, now_ms: int) -> None:
+        """Heard just now; silence counts again."""
+        session = self._connected.get(connection)
+        if session is not None and session.resting:
+            session.resting, session.heard_ms = False, now_ms
+            if session.unwatched:
+                session.unwatched = False
+                self._watch_silence(session, connection, now_ms + session.silence_ms)
+
     # -------------------------------------------------------------------- restarting
 
     def _copy(self) -> _Kept:
@@ -148,6 +163,9 @@ class BrokerModel:
     def _watch_silence(self, session: ClientSession, connection: int, due_ms: int) -> None:
         def look(now_ms: int, out: list[Effect]) -> None:
             if self._connected.get(connection) is not session:
+                return
+            if session.resting:
+                session.unwatched = True
                 return
             silent_at = session.heard_ms + session.silence_ms
             if self.quirks.silence_unnoticed:
@@ -236,7 +254,7 @@ class BrokerModel:
         session.connection = event.connection
         session.username = event.username
         session.will = event.will
-        session.watched = False
+        session.watched = session.resting = session.unwatched = False
         session.heard_ms = now_ms
         session.silence_ms = event.keep_alive_ms * KEEP_ALIVE_NUMERATOR // KEEP_ALIVE_DENOMINATOR
         self._sessions[session.client] = session

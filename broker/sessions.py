@@ -39,8 +39,10 @@ class ClientSession:
         "connection",
         "filters",
         "heard_ms",
+        "resting",
         "sent",
         "silence_ms",
+        "unwatched",
         "username",
         "watched",
         "will",
@@ -60,6 +62,8 @@ class ClientSession:
         self.heard_ms = 0
         self.silence_ms = 0
         """How long the client may be silent; 0: for ever."""
+        self.resting = self.unwatched = False
+        """Its world vouches for the client; and whether a timer found it so and went."""
         self.watched = False
         """Whether a timer looks after unacknowledged messages of this connection."""
         self.sent: dict[int, Outgoing] = {}

@@ -91,6 +91,8 @@ class AgentProcess:
         self.dies_after: int | None = None
         """So many saves and effects from now the process is killed; None: never."""
         self.connection = 0
+        self.roused: Callable[[], None] | None = None
+        """While others count its heartbeats: brings it to the present."""
         self._saving = False
         self._stalled = False
         self._behind: list[Effect] = []
@@ -104,20 +106,22 @@ class AgentProcess:
 
     def end(self) -> None:
         """Nothing of it happens any more; the caller knows what becomes of its connection."""
+        self.rouse()
         self.alive = False
         self._stalled = True
         self._waiting.clear()
 
     def freeze(self, frozen: bool | None = None, asleep: bool | None = None) -> None:
         """It stands still, or does so no more, for one reason or the other."""
+        self.rouse()
         self.frozen = self.frozen if frozen is None else frozen
         self.asleep = self.asleep if asleep is None else asleep
         place = self.machine.place
         if self.frozen or self.asleep:
             self._stalled = True
-            self.network.frozen[place] = None
+            self.network.freeze(place)
         else:
-            self.network.frozen.pop(place, None)
+            self.network.thaw(place)
             self._go_on()
 
     def _go_on(self) -> None:
@@ -134,10 +138,42 @@ class AgentProcess:
         if not self._stalled:
             self._arm()
 
+    # ------------------------------------------------------------- rest
+
+    def at_rest(self) -> bool:
+        """Whether nothing goes on here but heartbeats, and nothing else will by itself."""
+        doomed = self.dies_after is not None or self._stalled or not self.alive
+        return not doomed and self.core.at_rest() and self.core.used == self._used()
+
+    def rest(self, roused: Callable[[], None]) -> None:
+        """From now on others count its heartbeats; `roused` is called before anything happens here."""
+        self.roused, self._armed_ms = roused, None
+
+    def rouse(self) -> None:
+        if self.roused is not None:
+            self.roused()
+
+    def relive(self, event: Event, local_ms: int) -> list[Message]:
+        """What happened meanwhile, as the core would have seen it then; returns what it says."""
+        said: list[Message] = []
+        for effect in self.core.handle(event, local_ms):
+            if isinstance(effect, Publish):
+                said.append(effect.message)
+            elif not isinstance(effect, ReadSensors):
+                self._carry_out([effect])
+        return said
+
+    def go_on(self) -> None:
+        """It is in the present."""
+        self.roused = None
+        self._arm()
+
     # ------------------------------------------------------------- driving the core
 
     def feed(self, event: Event) -> None:
         """One event into the core and its effects out, in order, saves first."""
+        if self.roused is not None:
+            self.roused()
         if self._stalled:
             if self.alive:
                 self._waiting.append(event)
@@ -216,6 +252,7 @@ class AgentProcess:
 
     def rearm(self) -> None:
         """The clock runs at another rate."""
+        self.rouse()
         self._armed_ms = None
         if not self._stalled:
             self._arm()

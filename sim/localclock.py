@@ -24,6 +24,10 @@ class LocalClock:
         """The clock of a machine that boots shows this now."""
         self._world_ms, self._local_ms = self.clock.now_ms, local_ms
 
+    def anchor(self) -> tuple[int, int]:
+        """(world, own time) from which both are counted at the present rate."""
+        return self._world_ms, self._local_ms
+
     def local_ms(self) -> int:
         passed = self.clock.now_ms - self._world_ms
         return self._local_ms + passed * (PPM + self.rate_ppm) // PPM

@@ -86,6 +86,8 @@ class Line:
     """Whether the client was told so."""
     rogue: Rogue | None = None
     """The holder, where that is one."""
+    resting: bool = False
+    ticks: bool = True
     snapped: bool = False
     """A packet could not be delivered: nothing passes any more, both ends will find out."""
 
@@ -109,6 +111,7 @@ class Network:
         self.on_delivered: Callable[[Delivered], None] | None = None
         """Set by who checks access: told what the broker took and what it handed over."""
         self.rogues: list[Rogue] = []
+        self.rousers: dict[str, Callable[[], None]] = {}
         self._numbers = 0
         self._armed_ms: int | None = None
         self._source = NOBODY
@@ -185,10 +188,31 @@ class Network:
         if line is not None:
             line.near_open = False
 
+    def rest(self, connection: int, rouse: Callable[[], None]) -> None:
+        """Somebody else accounts for this line: no end misses a ping. Before a fault `rouse` is called."""
+        line = self.lines[connection]
+        line.resting, self.rousers[line.place] = True, rouse
+        self.broker.rest(connection)
+
+    def rouse(self, place: str, connection: int) -> None:
+        """Both ends have heard each other just now."""
+        self.rousers.pop(place, None)
+        line = self.lines.get(connection)
+        if line is None:
+            return
+        line.resting, line.heard, line.spoke, line.silent_ticks = False, True, True, 0
+        self.broker.rouse(connection, self.clock.now_ms)
+        self._arm()
+        if not line.ticks:
+            line.ticks = True
+            self.clock.after(TICK_MS, lambda: self._on_tick(line))
+
     # ------------------------------------------------------------- faults
 
     def cut(self, place: str, up: bool = True, down: bool = True) -> None:
         """Nothing gets through; connections live on until one end gives up."""
+        if place in self.rousers:
+            self.rousers[place]()
         self.cuts[place] = (up, down)
         self.clock.trace("network", f"cut {place} {up} {down}")
 
@@ -240,6 +264,8 @@ class Network:
 
     def restart_broker(self, down_ms: int = 0, survival: ev.Survival = ev.Survival.LOST) -> None:
         """Kills the broker; it is back after `down_ms`."""
+        for rouse in list(self.rousers.values()):
+            rouse()
         self.clock.trace("broker", f"restart {survival} {down_ms}")
         self._broker_life += 1
         self._perform(self.broker.restart(survival))
@@ -292,7 +318,8 @@ class Network:
 
     def _on_tick(self, line: Line) -> None:
         """As in the production link: a ping unless both ways were in use; silence ends it."""
-        if not line.near_open:
+        line.ticks = not line.resting
+        if not (line.near_open and line.ticks):
             return
         if line.place not in self.frozen:
             line.silent_ticks = 0 if line.heard else line.silent_ticks + 1

@@ -133,6 +133,22 @@ class Agent:
         )
         return min([due for due in dues if due is not None], default=None)
 
+    def at_rest(self) -> bool:
+        """Whether nothing goes on but the pulse: all is said, processed, saved and granted."""
+        runs, held = self.runs, self.memory.assignments.revision
+        seq, beat_ms = self.heartbeats.latest
+        dues = (
+            self.connection.due_ms(),
+            runs.due_ms(),
+            self.outbox.due_ms(self.connection.up),
+            self.promises.due_ms(),
+        )
+        if any(due is not None for due in dues) or self.memory.changed or self.departure.leaving:
+            return False
+        granted = held == wire.NO_REVISION or self.leases.sent_ms == beat_ms
+        told = runs.listed and not runs.changed and self.heartbeats.sent.get(seq) == (beat_ms, runs.number)
+        return granted and told and not runs.stale and self.heartbeats.steady and self._may_start()
+
     # ------------------------------------------------------------ the world
 
     def _booted(self, event: Booted, now_ms: int) -> list[Effect]:

@@ -77,6 +77,26 @@ class Heartbeats:
     def is_latest(self, seq: int) -> bool:
         return seq == self._seq
 
+    @property
+    def latest(self) -> tuple[int, int]:
+        """(seq, when sent) of the last one."""
+        return self._seq, self._last_ms
+
+    @property
+    def steady(self) -> bool:
+        """The last one was answered and none is wished out of turn: the next comes after a period."""
+        answered = bool(self.session) and self._answered == self._seq > 0
+        return answered and self._hurry_ms is None and self._asked_ms is None
+
+    def skip(self, count: int, last_ms: int) -> None:
+        """As if so many more had been sent and answered, the last one then.
+
+        For a world that carries steady pulses as columns. What is skipped is forgotten, so it
+        must be older than the longest lease: nothing may count from it any more.
+        """
+        self._seq += count
+        self._answered, self._last_ms = self._seq, last_ms
+
     def beat(self, held: Held, used: Used, now_ms: int) -> Heartbeat:
         """The next heartbeat, remembered as sent now."""
         self._seq += 1
