@@ -183,7 +183,7 @@ class SimulatedDevice:
             process, self.process = self.process, None
             process.end()
             self.network.abandon(process.connection)
-            self.network.frozen.pop(self.place, None)
+            self.network.thaw(self.place)
         self.guard.tell = lambda event: None
 
     def agent_dies_after(self, effects: int) -> None:
