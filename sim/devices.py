@@ -189,6 +189,7 @@ class SimulatedDevice:
     def agent_dies_after(self, effects: int) -> None:
         """SIGKILL after so many more saves and effects of this process."""
         if self.process is not None:
+            self.process.rouse()
             self.process.dies_after = effects
 
     def freeze(self) -> None:
@@ -301,6 +302,8 @@ class SimulatedDevice:
     def set_rate(self, rate_ppm: int) -> None:
         """The clock runs at another rate from now on, without a jump."""
         was_ppm = self.own.rate_ppm
+        if self.process is not None:
+            self.process.rouse()
         self.own.set_rate(rate_ppm)
         self.guard.rearm()
         if self.process is not None:
