@@ -1,170 +1,282 @@
-"""A controller process: the core, its store, its link, and death at any point between them.
+"""A controller process: the core, its clock, its link, and death or sleep at any point between.
 
-Rule of this file: it does what the assembled controller does. Heartbeats of one moment
-become one batch; a `Save` is a barrier and carries the epoch; when it fails the core is
-thrown away and built anew from what is stored; a database older than the fleet makes it
-lead again above what it saw. `die_after` ends the process between any two effects.
-The store is given, because the simulator knows pure parts only.
+Rule of this file: it does what the assembled controller does (`controller/app.py`). A `Save`
+is a barrier and carries the epoch; while it runs nothing is fed. When it fails the core is
+thrown away and built anew from what is stored; a database older than the fleet makes it lead
+again above what it saw; while another leads it stands by and watches the leader's row.
+`die_after` ends the process between any two effects, `pause` stops it between any two events.
+Rejected: one driver for both worlds (the live one is asyncio, and this one must stop halfway).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-from broker.events import Publication
 from controller.core.controller import Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
-from controller.core.events import CanaryReturned, heartbeat_batch
-from controller.core.leadership import Beginning
-from controller.core.records import LeaderRow, Row, Snapshot
-from protocol import topics
-from protocol.codec import decode, encode
-from protocol.core import (
-    Connect,
-    Disconnect,
-    Effect,
-    Event,
-    GarbageArrived,
-    LinkDown,
-    LinkUp,
-    MessageArrived,
-    Note,
-    Publish,
-    Save,
-    TimerElapsed,
-)
-from protocol.errors import RemoteGarbage
-from protocol.messages import Canary, Heartbeat, LeaseAnswer, Message, Revision
-from sim.clockwork import Clockwork
+from controller.core.events import WallClockRead
+from controller.core.leadership import WATCH_MS, Finding, Led, Standby, Takeover, beginning
+from controller.core.records import LeaderRow, Snapshot
+from protocol.core import Connect, Disconnect, Effect, Event, Note, Publish, Save, TimerElapsed
+from sim.clockwork import Clockwork, Work
+from sim.controller_wire import SimulatedWire
+from sim.database import WALL_OFFSET_MS, Database, StorageRefused
+from sim.database import Storage as Storage
+from sim.localclock import LocalClock
 from sim.network import Network
 
-HOLDER = "c1"
-CLIENT = f"_controller-{HOLDER}"
-WALL_OFFSET_MS = 1_700_000_000_000
+CLIENT = "_controller-c1"
 RETRY_MS = 1_000
-
-
-class LeaderStore(Protocol):
-    """The few words of a store that a core is driven by."""
-
-    def lead(self, holder: str, above: int, wall_ms: int) -> tuple[LeaderRow, Any]: ...
-
-    def renew(self, epoch: int, wall_ms: int) -> None: ...
-
-    def load(self) -> Snapshot: ...
-
-    def save(self, rows: Sequence[Row], epoch: int) -> None: ...
-
-
-@dataclass(slots=True)
-class Storage:
-    """A store and the errors by which it refuses; `fails` makes it refuse on demand."""
-
-    store: LeaderStore
-    errors: tuple[type[Exception], ...]
-    fails: bool = False
-
-
-class StorageRefused(Exception):
-    """The store did not take it; nothing was half done."""
-
-
-class CommitWatcher(Protocol):
-    """Who is told what was committed, in the order of commits."""
-
-    def committed(self, rows: Sequence[Row]) -> None: ...
+WALL_CLOCK_MS = 10_000
+Told = Callable[[int, object], None]
+Leadership = tuple[LeaderRow, Takeover, Snapshot]
 
 
 class ControllerProcess:
-    """One controller; `core` is None while it is dead."""
+    """One controller. `on`: its process lives; `core` is None while it is dead or stands by."""
 
     def __init__(
-        self, fleet: str, clock: Clockwork, network: Network, storage: Storage, watcher: CommitWatcher
+        self, fleet: str, holder: str, clock: Clockwork, network: Network, database: Database, told: Told
     ) -> None:
-        self.fleet = fleet
+        """`told` hears every reply: (request, body)."""
+        self.holder = holder
+        self.client = f"_controller-{holder}"
         self.clock = clock
         self.network = network
-        self.storage = storage
-        self.watcher = watcher
-        self.refusals: tuple[type[Exception], ...] = (*storage.errors, StorageRefused)
+        self.database = database
+        self.on = self.paused = False
         self.core: Controller | None = None
-        self.replies: dict[int, object] = {}
+        self.standby = Standby()
         self.notes: list[Note] = []
         self.policy = "spread"
         self.die_after: int | None = None
         """So many saves and effects from now the process is killed; None: never."""
         self.steps = self.takeovers = self.events = 0
-        self._rng = clock.stream("controller")
-        self._life = 0
-        self._above = 0
-        self._connection = self._session = 0
+        self.wall_offset_ms = WALL_OFFSET_MS
+        self.wire = SimulatedWire(
+            fleet, self.client, clock, network, self._when_free, self._handle, self._later
+        )
+        self._told = told
+        self._time = LocalClock(clock, 0)
+        self._time.begin(clock.now_ms)
+        self._rng = clock.stream(self.client)
+        self._process = self._life = 0
+        """Numbers of this process, and of its core: what belongs to an earlier one is dropped."""
+        self._former: Controller | None = None
+        """Thrown away, and not yet replaced."""
+        self._finding = Finding()
+        self._busy = False
+        """With the database, or with getting back to lead: nothing is fed."""
+        self._inbox: deque[tuple[bool, Work]] = deque()
+        """What waits to be fed; whether it is somebody's question."""
+        self._held: list[Work] = []
+        """What the process has to do first when it is resumed."""
         self._armed_ms: int | None = None
-        self._heartbeats: list[tuple[str, Heartbeat]] = []
         self._perform = self._performers()
 
-    # ------------------------------------------------------------- life
+    @property
+    def epoch(self) -> int:
+        return self.core.ledger.epoch if self.core is not None else 0
+
+    # ------------------------------------------------------------- its own time
+
+    def local_ms(self) -> int:
+        """CLOCK_BOOTTIME of its machine."""
+        return self._time.local_ms()
+
+    def wall_ms(self) -> int:
+        return self.clock.now_ms + self.wall_offset_ms
+
+    def set_rate(self, ppm: int) -> None:
+        """From now on its clock is so fast or slow."""
+        self._time.set_rate(ppm)
+        self._armed_ms = None
+        self._arm()
+
+    def jump_wall(self, ms: int) -> None:
+        """Somebody sets its wall clock; the core hears of it as the live one does, within ten seconds."""
+        self.clock.trace(self.client, f"wall clock jumps {ms}")
+        self.wall_offset_ms += ms
+
+    def _after(self, local_ms: int, work: Work) -> None:
+        """Does `work` so much later by its own clock, if the process still lives then."""
+        process = self._process
+        due_ms = self._time.world_ms(self.local_ms() + local_ms)
+        self.clock.at(due_ms, lambda: self._urgently(process, work))
+
+    def _urgently(self, process: int, work: Work) -> None:
+        """Done even while nothing is fed, but by no process that is dead or stopped."""
+        if process != self._process:
+            return
+        if self.paused:
+            self._held.append(lambda: self._urgently(process, work))
+        else:
+            work()
+
+    # ------------------------------------------------------------- what can befall it
 
     def start(self) -> None:
-        """Takes leadership and builds a core from what is stored."""
-        if self.core is not None:
+        """A new process: leads, or stands by."""
+        if self.on:
             return
-        asked_ms = self.clock.now_ms
-        wall_ms = asked_ms + WALL_OFFSET_MS
-        try:
-            if self.storage.fails:
-                raise StorageRefused
-            leader, found = self.storage.store.lead(HOLDER, self._above, wall_ms)
-            snapshot = self.storage.store.load()
-        except self.refusals:
-            life = self._life
-            self.clock.after(RETRY_MS, lambda: self.start() if life == self._life else None)
-            return
-        waits = (found.stale or found.marked) and bool(snapshot.devices)
-        beginning = Beginning(asked_ms, waits, bool(self._above), WALL_OFFSET_MS)
-        self._above, self._armed_ms = 0, None
-        self._life += 1
-        self.takeovers += 1
-        self.clock.trace(CLIENT, f"leads {leader.epoch}")
-        rng = self.clock.stream(f"controller {self.takeovers}")
-        self.core = Controller(snapshot, beginning, asked_ms, rng, self.policy)
-        self._arm()
+        self.on = True
+        self._process += 1
+        self._finding = Finding()
+        self.standby.forget()
+        self._lead()
+        self._after(WALL_CLOCK_MS, self._tell_wall_clock)
 
     def kill(self) -> None:
         """SIGKILL: what was not saved is gone, what was not said is not said."""
-        if self.core is None:
+        if not self.on:
             return
-        self.clock.trace(CLIENT, "killed")
-        self.core, self.die_after = None, None
-        self._life += 1
-        self._heartbeats = []
-        self.network.abandon(self._connection)
-        self._connection = 0
+        self.clock.trace(self.client, "killed")
+        self.on = self.paused = self._busy = False
+        self._process += 1
+        self._drop_core()
+        self._former, self.die_after = None, None
+        self._inbox.clear()
+        self._held.clear()
+        self.network.thaw(self.client)
+
+    def stop(self) -> None:
+        """SIGTERM: nothing new is taken, the broker is told, and the database."""
+        if self.core is None or self.paused or self._busy:
+            self.kill()
+            return
+        store, epoch = self.database.storage.store, self.core.ledger.epoch
+        self.wire.drop(orderly=True)
+        self._drop_core()
+        self._ask(lambda: store.mark_clean(epoch), lambda _: self.kill())
+
+    def pause(self) -> None:
+        """SIGSTOP: its kernel goes on receiving, nothing is read and no timer is heard."""
+        if self.on and not self.paused:
+            self.clock.trace(self.client, "paused")
+            self.paused = True
+            self.network.freeze(self.client)
+
+    def resume(self) -> None:
+        """SIGCONT. Whether what came meanwhile is read first, or the clock, is chance."""
+        if not self.paused:
+            return
+        self.clock.trace(self.client, "resumed")
+        self.paused = False
+        self.network.thaw(self.client)
+        held, self._held = self._held, []
+        for work in held:
+            work()
+        if self._rng.random() < 0.5 and not self._busy:
+            self._look()
+        self._drain()
+        self._arm()
+
+    def cut_database(self) -> None:
+        self.database.cut(self.holder)
+
+    def heal_database(self) -> None:
+        self.database.heal(self.holder)
+
+    # ------------------------------------------------------------- leading
+
+    @property
+    def leads(self) -> bool:
+        """Whether there is a core that is driven."""
+        return self.core is not None
+
+    def _lead(self) -> None:
+        """Asks for leadership; nothing is fed until there is a core."""
+        asked_ms, above = self.local_ms(), self._finding.above
+        unrenewed = self.standby.unrenewed(asked_ms)
+        self._ask(
+            lambda: self.database.lead(self.holder, above, unrenewed),
+            lambda found: self._lead_answered(asked_ms, found),
+        )
+
+    def _lead_answered(self, asked_ms: int, found: Led | Exception | Leadership) -> None:
+        if isinstance(found, Led):
+            self._stand_by(found)
+        elif isinstance(found, Exception):
+            self._drop_questions()
+            self._after(RETRY_MS, self._lead)
+        else:
+            self._begin(asked_ms, *found)
+
+    def _stand_by(self, led: Led) -> None:
+        if self.standby.note(led.row, self.local_ms()):
+            self.clock.trace(self.client, f"stands by: {led}")
+        self._inbox.clear()  # what was heard before belongs to a leadership that is over
+        self._after(min(WATCH_MS, self.standby.left_ms(self.local_ms()) or WATCH_MS), self._lead)
+
+    def _begin(self, asked_ms: int, leader: LeaderRow, found: Takeover, snapshot: Snapshot) -> None:
+        now_ms = self.local_ms()
+        begins = beginning(found, self._finding, bool(snapshot.devices), asked_ms, self.wall_ms() - now_ms)
+        self._finding = Finding()
+        self.standby.forget()
+        self.takeovers += 1
+        self.clock.trace(self.client, f"leads {leader.epoch}")
+        rng = self.clock.stream(f"{self.client} {self.takeovers}")
+        self.core = Controller(snapshot, begins, now_ms, rng, self.policy)
+        if self._former is not None:
+            self.core.count_on(self._former)
+        self._former, self._busy = None, False
+        self._arm()
+        self._drain()
 
     def _rebuild(self) -> None:
         """A save failed: memory is ahead of the store, so it is thrown away."""
-        self.kill()
-        self.start()
+        self.clock.trace(self.client, "save failed")
+        self._drop_questions()
+        self._drop_core()
+        self._lead()
+
+    def _drop_core(self) -> None:
+        """It says and does nothing more."""
+        self._former, self.core = self.core or self._former, None
+        self._life += 1
+        self._armed_ms = None
+        self.wire.drop()
+
+    def _drop_questions(self) -> None:
+        """Who asked was told that nothing was done, so it must not be done later."""
+        self._inbox = deque(item for item in self._inbox if not item[0])
 
     # ------------------------------------------------------------- driving the core
 
     def feed(self, event: Event) -> None:
-        """One event; its effects in order, a save first."""
+        """One event from outside, as soon as the process can; a question only while there is a core."""
+        question = hasattr(event, "request")
+        if self.core is not None or not question:
+            self._when_free(lambda: self._handle(event), question)
+
+    def _when_free(self, work: Work, question: bool = False) -> None:
+        if self.paused or self._busy or self._inbox:
+            self._inbox.append((question, work))
+        elif self.on:
+            work()
+
+    def _drain(self) -> None:
+        while self._inbox and not self.paused and not self._busy:
+            self._inbox.popleft()[1]()
+
+    def _handle(self, event: Event) -> None:
         if self.core is None:
             return
-        life = self._life
         self.events += 1
-        effects = self.core.handle(event, self.clock.now_ms)
+        effects = self.core.handle(event, self.local_ms())
+        if effects and isinstance(effects[0], Save):
+            self._save(effects[0], effects[1:])
+        else:
+            self._follow(effects)
+
+    def _follow(self, effects: list[Effect]) -> None:
+        life = self._life
         for effect in effects:
             if self._dies() or life != self._life:
                 return
-            if isinstance(effect, Save):
-                if not self._save(effect):
-                    self._rebuild()
-                    return
-            else:
-                self._perform[type(effect)](effect)
+            self._perform[type(effect)](effect)
         self._arm()
 
     def _dies(self) -> bool:
@@ -177,54 +289,74 @@ class ControllerProcess:
         self.kill()
         return True
 
-    def _save(self, effect: Save) -> bool:
-        """Rows to the store, the leader row as a renewal; False when it refused."""
+    def _save(self, save: Save, behind: list[Effect]) -> None:
+        """Rows to the store; what stands behind only when it took them."""
         assert self.core is not None
-        rows: list[Row] = list(effect.rows)  # type: ignore[arg-type]
-        plain = [row for row in rows if not isinstance(row, LeaderRow)]
-        epoch, store = self.core.ledger.epoch, self.storage.store
-        try:
-            if self.storage.fails or self._above:
-                raise StorageRefused
-            if plain:
-                store.save(plain, epoch)
-                self.watcher.committed(plain)
-            if len(plain) < len(rows):
-                store.renew(epoch, self.clock.now_ms + WALL_OFFSET_MS)
-        except self.refusals:
-            return False
-        return True
+        rows: Any = save.rows
+        epoch = self.core.ledger.epoch
+        if self._dies():
+            return
+        if self._finding.above:
+            self._saved(StorageRefused("the database is older than the fleet"), behind)
+        else:
+            self._ask(lambda: self.database.save(rows, epoch), lambda found: self._saved(found, behind))
+
+    def _saved(self, found: object, behind: list[Effect]) -> None:
+        if isinstance(found, Exception):
+            self._rebuild()
+            return
+        self._busy = False
+        self._follow(behind)
+        self._drain()
+
+    def _ask(self, work: Callable[[], Any], answer: Callable[[Any], None]) -> None:
+        """Asks the database; nothing is fed until `answer` says so."""
+        process, self._busy = self._process, True
+        self.database.ask(self.holder, work, lambda found: self._urgently(process, lambda: answer(found)))
+
+    # ------------------------------------------------------------- its timer
 
     def _arm(self) -> None:
-        due_ms = self.core.next_due_ms() if self.core is not None else None
-        if due_ms is None:
+        local_ms = self.core.next_due_ms() if self.core is not None else None
+        if local_ms is None:
             return
-        due_ms = max(due_ms, self.clock.now_ms + 1)
+        due_ms = max(self._time.world_ms(local_ms), self.clock.now_ms + 1)
         if self._armed_ms is None or due_ms < self._armed_ms:
             self._armed_ms = due_ms
             life = self._life
             self.clock.at(due_ms, lambda: self._wake(life, due_ms))
 
     def _wake(self, life: int, armed_ms: int) -> None:
-        if life != self._life or self._armed_ms != armed_ms or self.core is None:
+        if life != self._life or self._armed_ms != armed_ms:
             return
         self._armed_ms = None
-        due_ms = self.core.next_due_ms()
-        if due_ms is not None and due_ms <= self.clock.now_ms:
-            self.feed(TimerElapsed())
+        if not self.paused and not self._busy:
+            self._look()
+
+    def _look(self) -> None:
+        """Feeds the timer if one is due."""
+        due_ms = self.core.next_due_ms() if self.core is not None else None
+        if due_ms is not None and due_ms <= self.local_ms():
+            self._handle(TimerElapsed())
         else:
             self._arm()
+
+    def _tell_wall_clock(self) -> None:
+        self._after(WALL_CLOCK_MS, self._tell_wall_clock)
+        if self.core is not None:
+            self._when_free(lambda: self._handle(WallClockRead(self.wall_ms() - self.local_ms())))
 
     # ------------------------------------------------------------- effects
 
     def _performers(self) -> dict[type[Effect], Callable[[Any], None]]:
+        wire = self.wire
         return {
-            Publish: lambda e: self._send(e.device, e.message),
-            PublishLeases: self._publish_leases,
-            PublishFleet: lambda e: self._send(topics.CONTROLLER, e.message),
-            ClearRetained: self._clear_retained,
-            Connect: self._connect,
-            Disconnect: lambda e: self.network.disconnect(self._connection),
+            Publish: wire.publish,
+            PublishLeases: wire.publish_leases,
+            PublishFleet: wire.publish_fleet,
+            ClearRetained: wire.clear_retained,
+            Connect: wire.connect,
+            Disconnect: lambda e: wire.drop(orderly=True),
             Reply: self._reply,
             Confirm: lambda e: self._later(e.event),
             TakeEpoch: self._take_epoch,
@@ -233,80 +365,15 @@ class ControllerProcess:
 
     def _later(self, event: Event) -> None:
         life = self._life
-        self.clock.after(0, lambda: self.feed(event) if life == self._life else None)
+        self.clock.after(
+            0, lambda: self._when_free(lambda: self._handle(event) if life == self._life else None)
+        )
 
     def _reply(self, effect: Reply) -> None:
-        self.clock.trace(CLIENT, f"replies {effect.request} {type(effect.body).__name__}")
-        self.replies[effect.request] = effect.body
+        self.clock.trace(self.client, f"replies {effect.request} {type(effect.body).__name__}")
+        self._told(effect.request, effect.body)
 
     def _take_epoch(self, effect: TakeEpoch) -> None:
         assert self.core is not None
-        self._above = max(effect.above, self.core.ledger.epoch)
-
-    def _connect(self, effect: Connect) -> None:
-        self.network.abandon(self._connection)
-        will = None
-        if effect.will is not None:
-            topic = topics.build(self.fleet, topics.CONTROLLER, effect.will.channel)
-            will = Publication(topic, encode(effect.will), 1, True)
-        own = topics.build(self.fleet, topics.CONTROLLER, Canary.channel)
-        filters = tuple(
-            (f, 0 if f.endswith("/heartbeat") else 1) for f in (*topics.up_filters(self.fleet), own)
-        )
-        self._session = effect.session
-        self._connection = self.network.connect(CLIENT, self, filters, will)
-
-    def _send(self, device: str, message: Message) -> None:
-        topic = topics.build(self.fleet, device, message.channel)
-        self.network.publish(self._connection, topic, encode(message), message.qos, message.retain)
-
-    def _publish_leases(self, effect: PublishLeases) -> None:
-        columns = zip(
-            effect.devices, effect.sessions.tolist(), effect.seqs.tolist(), effect.epochs.tolist(),
-            effect.numbers.tolist(), effect.runs.tolist(), effect.inventories.tolist(),
-            effect.outboxes.tolist(), effect.stored.tolist(), strict=True,
-        )  # fmt: skip
-        for device, session, seq, epoch, number, *rest in columns:
-            self._send(device, LeaseAnswer(effect.epoch, session, seq, Revision(epoch, number), *rest))
-
-    def _clear_retained(self, effect: ClearRetained) -> None:
-        for topic in topics.retained_topics(self.fleet, effect.device):
-            self.network.publish(self._connection, topic, b"", 1, True)
-
-    # ------------------------------------------------------------- the connection's news
-
-    def on_link_up(self, connection: int) -> None:
-        if connection == self._connection:
-            self.feed(LinkUp(self._session))
-
-    def on_link_down(self, connection: int, reason: str) -> None:
-        if connection == self._connection:
-            self._connection = 0
-            self._later(LinkDown(self._session, reason))
-
-    def on_publication(self, connection: int, topic: str, payload: bytes, retain: bool) -> None:
-        if connection != self._connection or self.core is None:
-            return
-        parsed = topics.parse(topic)
-        self.clock.trace(CLIENT, f"hears {parsed.device} {parsed.channel}", payload)
-        try:
-            message = decode(parsed, payload)
-        except RemoteGarbage as garbage:
-            self.feed(GarbageArrived(parsed.device, parsed.channel, garbage.reason, garbage.detail))
-            return
-        if isinstance(message, Heartbeat):
-            self._gather(parsed.device, message)
-        elif isinstance(message, Canary):
-            self.feed(CanaryReturned(message.number))
-        else:
-            self.feed(MessageArrived(parsed.device, message, retain))
-
-    def _gather(self, device: str, message: Heartbeat) -> None:
-        if not self._heartbeats:
-            life = self._life
-            self.clock.after(0, lambda: self._flush() if life == self._life else None)
-        self._heartbeats.append((device, message))
-
-    def _flush(self) -> None:
-        gathered, self._heartbeats = self._heartbeats, []
-        self.feed(heartbeat_batch(gathered))
+        own = self.core.ledger.epoch
+        self._finding = Finding(own, max(effect.above, own))

@@ -35,7 +35,7 @@ ORDERS: dict[str, dict[str, Word]] = {
         "count": Whole(1, 1_000),
         "runs_ms": Whole(0, 86_400_000),
         "exit_code": Whole(0, 255),
-        "kind": Choice((str(JobKind.BATCH), str(JobKind.SERVICE))),
+        "work": Choice((str(JobKind.BATCH), str(JobKind.SERVICE))),
         "guarantee": Choice(tuple(g.name.lower() for g in Guarantee)),
         "lease_ms": Whole(LEASE_MS_MIN, LEASE_MS_MAX),
         "cpu_milli": Whole(0, 1_000_000),
@@ -85,13 +85,13 @@ def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
 
 def wish_of(words: dict[str, int | str]) -> Wish:
     """A job as its order says it."""
-    service = words["kind"] == JobKind.SERVICE
+    service = words["work"] == JobKind.SERVICE
     site = str(words["site"])
     return Wish(
         count=int(words["count"]),
         runs_ms=int(words["runs_ms"]),
         exit_code=int(words["exit_code"]),
-        kind=JobKind(str(words["kind"])),
+        kind=JobKind(str(words["work"])),
         guarantee=Guarantee[str(words["guarantee"]).upper()],
         needs=Resources(int(words["cpu_milli"]), int(words["memory_mib"])),
         constraints=(Constraint("site", "=", site),) if site else (),
@@ -106,7 +106,7 @@ def _submit(scene: Scene, words: dict[str, int | str]) -> bool:
     if scene.world.controller.core is None:
         return False
     request = scene.world.submit_named(str(words["job"]), wish_of(words))
-    return request in scene.world.controller.replies
+    return request in scene.world.replies
 
 
 def reopen(scene: Scene) -> None:
@@ -155,7 +155,7 @@ def _draw_job(rng: Random, job: str, leases: list[int], sites: tuple[str, ...], 
         "count": rng.choice((1, 1, 2, 3, 5)),
         "runs_ms": rng.choice(LASTS_MS) if ends else 0,
         "exit_code": rng.choice((0, 0, 0, 1)) if ends else 0,
-        "kind": str(JobKind.SERVICE if service else JobKind.BATCH),
+        "work": str(JobKind.SERVICE if service else JobKind.BATCH),
         "guarantee": rng.choice(("at_most_one", "at_most_one", "at_least_one")),
         "lease_ms": rng.choice(leases),
         "cpu_milli": rng.choice((100, 250, 500, 1_000)),

@@ -34,9 +34,12 @@ from protocol.resources import Resources
 from protocol.tasks import FINAL_TASK, Guarantee, JobKind
 from sim.checkers import Checkers
 from sim.clockwork import Clockwork
-from sim.controllers import ControllerProcess, Storage
+from sim.controllers import ControllerProcess
+from sim.database import Database, Storage
 from sim.devices import SimulatedDevice
 from sim.network import Network
+from sim.observations import JobAccepted
+from sim.sampling import Sampler
 
 FLEET = "sim"
 SMALL = Resources(1_000, 100)
@@ -78,19 +81,36 @@ class World:
     """A fleet under test. `rooms`: the capacity of each device, named `d0`, `d1`, …"""
 
     def __init__(
-        self, seed: int, storage: Storage, rooms: tuple[Resources, ...] = (ROOM, ROOM, ROOM)
+        self,
+        seed: int,
+        storage: Storage,
+        rooms: tuple[Resources, ...] = (ROOM, ROOM, ROOM),
+        controllers: int = 1,
     ) -> None:
+        """`controllers`: how many share the database; all of them start with the world."""
         self.seed = seed
         self.storage = storage
         self.clock = Clockwork(seed)
         self.broker = BrokerModel(acl=FleetAcl(FLEET))
         self.network = Network(self.clock, self.broker)
         self.checkers = Checkers(self.clock)
-        self.controller = ControllerProcess(FLEET, self.clock, self.network, storage, self.checkers)
+        self.network.on_delivered = self.checkers.saw
+        self.sampler = Sampler(self)
+        self.database = Database(self.clock, storage, self.checkers)
+        self.replies: dict[int, object] = {}
+        """By the number of the request, whoever answered it."""
+        self.controllers = [self._make_controller(f"c{number + 1}") for number in range(controllers)]
+        self.controller = self.controllers[0]
         self.devices: dict[str, SimulatedDevice] = {}
         for number, room in enumerate(rooms):
             self.add_device(f"d{number}", room)
         self._requests = self._jobs = 0
+        self._counts: dict[str, int] = {}
+        """Tasks of each job that was ever submitted."""
+        self._backup = self.database.backup()
+
+    def _make_controller(self, holder: str) -> ControllerProcess:
+        return ControllerProcess(FLEET, holder, self.clock, self.network, self.database, self._on_reply)
 
     def add_device(self, name: str, room: Resources = ROOM) -> SimulatedDevice:
         """Another device, still switched off."""
@@ -121,6 +141,7 @@ class World:
 
     def begin(self) -> None:
         """Controller and devices on; returns when every device may take work."""
+        self.sampler.begin()
         self.controller.start()
         for device in self.devices.values():
             device.boot()
@@ -129,13 +150,20 @@ class World:
     # ------------------------------------------------------------- questions
 
     @property
+    def leader(self) -> ControllerProcess | None:
+        """Who leads, and would answer; of two who think so the later one."""
+        able = [c for c in self.controllers if c.core is not None and not c.paused]
+        return max(able, key=lambda c: c.epoch, default=None)
+
+    @property
     def core(self) -> Controller:
-        assert self.controller.core is not None
-        return self.controller.core
+        leader = self.leader
+        assert leader is not None and leader.core is not None, "nobody leads"
+        return leader.core
 
     def ready(self, device: str) -> bool:
         """Whether the controller would place something there."""
-        core = self.controller.core
+        core = self.leader.core if self.leader is not None else None
         row = core.ledger.fleet.index.get(device) if core is not None else None
         if core is None or row is None:
             return False
@@ -171,14 +199,14 @@ class World:
     def ask(self, make: Callable[[int], Event]) -> object:
         """Feeds a question and returns its answer; for those that are answered at once."""
         request = self.request(make)
-        assert request in self.controller.replies, "nobody answered"
-        return self.controller.replies[request]
+        assert request in self.replies, "nobody answered"
+        return self.replies[request]
 
-    def request(self, make: Callable[[int], Event]) -> int:
-        """Feeds a question now; its number finds the answer in `controller.replies`."""
+    def request(self, make: Callable[[int], Event], of: ControllerProcess | None = None) -> int:
+        """Asks who leads, or whom the caller takes for it; the number finds the answer in `replies`."""
         self._requests += 1
-        self.controller.feed(make(self._requests))
-        self._note_acceptance(self._requests)
+        asked = of or self.leader or self.controller
+        asked.feed(make(self._requests))
         return self._requests
 
     def submit(self, wish: Wish | None = None) -> str:
@@ -190,7 +218,8 @@ class World:
 
     def submit_named(self, job: str, wish: Wish) -> int:
         """Submits it under an id of the caller's; the number of the request."""
-        w = self._wishes = wish
+        w = wish
+        self._counts[job] = w.count
         return self.request(
             lambda request: JobSubmitted(
                 request, job, job, w.kind, w.count, w.priority, w.guarantee, w.max_attempts, w.ttl_ms,
@@ -198,10 +227,10 @@ class World:
             )
         )  # fmt: skip
 
-    def _note_acceptance(self, request: int) -> None:
-        answer = self.controller.replies.get(request)
-        if isinstance(answer, SubmittedView):
-            self.checkers.accepted[answer.job] = self._wishes.count
+    def _on_reply(self, request: int, body: object) -> None:
+        self.replies[request] = body
+        if isinstance(body, SubmittedView):
+            self.checkers.saw(JobAccepted(self.now_ms, body.job, self._counts[body.job]))
 
     def cancel(self, job: str) -> object:
         return self.ask(lambda request: JobCancelled(request, job, "tester"))
@@ -232,6 +261,20 @@ class World:
 
     def unfreeze(self) -> object:
         return self.ask(lambda request: FleetUnfrozen(request, "tester"))
+
+    # ------------------------------------------------------------- backups
+
+    def backup(self) -> None:
+        """Takes a copy of the database; the newest is what `restore_backup` puts back."""
+        self._backup = self.database.backup()
+
+    def restore_backup(self, marked: bool = True) -> None:
+        """All controllers die, the copy is put back (or the first state of all), and they start again."""
+        for controller in self.controllers:
+            controller.kill()
+        self.database.restore(self._backup, marked)
+        for controller in self.controllers:
+            controller.start()
 
     # ------------------------------------------------------------- the end
 

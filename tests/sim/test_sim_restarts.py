@@ -107,9 +107,9 @@ def test_a_store_that_refuses_answers_nobody_and_loses_nothing(world):
     kept = world.submit(Wish(count=3))
     world.until(lambda: len(world.checkers.start_times) == 3)
     world.storage.fails = True
-    answered = len(world.controller.replies)
+    answered = len(world.replies)
     lost = world.submit(Wish())
-    assert len(world.controller.replies) == answered and not world.tasks(lost)
+    assert len(world.replies) == answered and not world.tasks(lost)
     world.advance(6_000)
     world.storage.fails = False
     world.advance(60_000)

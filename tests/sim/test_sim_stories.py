@@ -82,21 +82,21 @@ def test_a_job_that_can_never_fit_is_accepted_and_explains_itself(world):
 def test_the_same_idempotency_key_makes_one_job(world):
     first = world.submit(Wish(key="k", runs_ms=500))
     world.submit(Wish(key="k", runs_ms=500))
-    replies = list(world.controller.replies.values())
+    replies = list(world.replies.values())
     assert [(r.job, r.replayed) for r in replies] == [(first, False), (first, True)]
 
 
 def test_a_ping_goes_to_the_device_and_back(world):
     request = world.ping("d1")
-    world.until(lambda: request in world.controller.replies)
-    assert world.controller.replies[request].detail == "pong"
+    world.until(lambda: request in world.replies)
+    assert world.replies[request].detail == "pong"
 
 
 def test_a_ping_to_a_dead_device_is_answered_all_the_same(world):
     world.devices["d1"].power_off()
     request = world.ping("d1")
-    world.until(lambda: request in world.controller.replies, 15_000)
-    assert world.controller.replies[request].code == "unreachable"
+    world.until(lambda: request in world.replies, 15_000)
+    assert world.replies[request].code == "unreachable"
 
 
 # ------------------------------------------------------------- devices die
