@@ -119,7 +119,7 @@ class Checkers:
             JobAccepted: lambda o: seen.accepted.__setitem__(o.job, o.count),
             Committed: self._commit,
             DatabaseRestored: self._restore,
-            OutOfBounds: self._bounds.append,
+            OutOfBounds: self._bound,
         }
 
     # ------------------------------------------------------------- what happens
@@ -145,6 +145,11 @@ class Checkers:
         for checker in self.by_name.values():
             checker.on_restored(copy)
 
+    def _bound(self, fault: OutOfBounds) -> None:
+        """A fault that is over says so once more, with its last moment."""
+        self._bounds[:] = [b for b in self._bounds if (b.device, b.why) != (fault.device, fault.why)]
+        self._bounds.append(fault)
+
     def finish(self) -> None:
         """The end of the history: what was waited for is looked at, and the accounts."""
         self._look(self.clock.now_ms)
@@ -169,8 +174,9 @@ class Checkers:
         (self.excused if excused else self.breaches).append(found)
 
     def _excused(self, invariant: str, devices: tuple[str, ...]) -> bool:
-        now_ms = self.clock.now_ms
-        self._bounds[:] = [b for b in self._bounds if now_ms <= b.until_ms]
+        if self._bounds:
+            now_ms = self.clock.now_ms
+            self._bounds[:] = [b for b in self._bounds if now_ms <= b.until_ms]
         return any(invariant in b.invariants and (not b.device or b.device in devices) for b in self._bounds)
 
     # ------------------------------------------------------------- what others read

@@ -97,6 +97,8 @@ class Picture:
         self.facts: dict[str, str] = {}
         self.reserved: dict[str, Resources] = {}
         """Device -> what its attempts that are not free reserve together."""
+        self.held_by: dict[str, int] = {}
+        """Device -> how many attempts it has that are not free."""
         self.tasks_of: dict[str, int] = {}
         """Job -> how many tasks were ever stored for it."""
         self.open_of: dict[str, int] = {}
@@ -178,8 +180,10 @@ class Picture:
         if held and not held_before:
             now = self.reserved.get(row.device, ZERO)
             self.reserved[row.device] = now.plus(self.demand(row.task))
+            self.held_by[row.device] = self.held_by.get(row.device, 0) + 1
         elif held_before and not held:
             self.reserved[row.device] = self.reserved[row.device].minus(self.demand(row.task))
+            self.held_by[row.device] -= 1
         if old is None:
             before = self.last.get(row.task, 0)
             done.handed_out.append((row, before))

@@ -32,8 +32,8 @@ class ShownIsSo(Checker):
     invariant = "I9"
 
     def hears(self) -> dict[type[Observation], Heard]:
-        self._born: dict[str, int] = {}
-        """Device -> highest session whose birth reached a controller."""
+        self._born: dict[str, tuple[int, int]] = {}
+        """Device -> (highest session whose birth reached a controller, when it first did)."""
         self._beat: dict[str, tuple[int, int]] = {}
         """Device -> (highest session of a heartbeat that reached a controller, when its last one did)."""
         return {Delivered: self._delivered, Shown: self._shown}
@@ -49,7 +49,8 @@ class ShownIsSo(Checker):
         except RemoteGarbage:
             return
         if isinstance(message, Status) and message.online:
-            self._born[device] = max(self._born.get(device, 0), message.session)
+            if message.session > self._born.get(device, (0, 0))[0]:
+                self._born[device] = (message.session, delivery.at_ms)
         elif isinstance(message, Heartbeat) and message.session >= self._beat.get(device, (0, 0))[0]:
             self._beat[device] = (message.session, delivery.at_ms)
 
@@ -60,11 +61,19 @@ class ShownIsSo(Checker):
         if not shown.hearing_ms or shown.at_ms - shown.hearing_ms <= limit_ms:
             return
         device, (session, beat_ms) = shown.device, self._beat.get(shown.device, (0, 0))
+        born, born_ms = self._born.get(device, (0, 0))
+        highest = max(session, born if born_ms >= shown.hearing_ms else 0)
         if shown.at_ms - beat_ms > limit_ms:
             self.breach(f"{device} is shown online, last heard {shown.at_ms - beat_ms} ms ago", device)
-        elif shown.session and shown.session < max(self._born.get(device, 0), session):
-            highest = max(self._born.get(device, 0), session)
+        elif shown.session < highest:
             self.breach(f"{device} is shown online with session {shown.session}, heard {highest}", device)
+
+    def on_commit(self, commit: Commit) -> None:
+        """A removed device that may join again begins anew, with whatever number it has."""
+        for old, row in commit.devices:
+            if old is not None and old.removed and not row.removed:
+                self._born.pop(row.device, None)
+                self._beat.pop(row.device, None)
 
 
 class Settling(Checker):
