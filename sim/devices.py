@@ -83,6 +83,8 @@ class SimulatedDevice:
         self.notes: list[Note] = []
         self.twins = [self]
         """All machines with this identity: itself and its clones."""
+        self.in_use = self.place
+        """Of the first of them: which was booted last. Its journal is the one that goes on."""
         self._suspended = self._hook = False
         self._instance = f"{self.place}-data"
         self._guards = 0
@@ -112,6 +114,8 @@ class SimulatedDevice:
         self.guard.containment = self.containment
         self.guard.boot()
         self._count_twins()
+        if self.twins[0].in_use != self.place:
+            self._follow_twin()
         self.start_agent()
 
     def power_off(self) -> None:
@@ -365,6 +369,13 @@ class SimulatedDevice:
             for twin in self.twins:
                 if "one identity twice" in twin._outside:
                     twin._bounds_end(CLONE_INVARIANTS, "one identity twice", hold)
+
+    def _follow_twin(self) -> None:
+        """Another machine was this device meanwhile; what it promised this journal does not know."""
+        self.twins[0].in_use = self.place
+        self._lose_journal()
+        if "one identity twice" not in self._outside:
+            self._bounds_end(CLONE_INVARIANTS, "one identity twice", self._hold_ms())
 
     # ------------------------------------------------------------- bounds
 
