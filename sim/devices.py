@@ -45,7 +45,7 @@ WAKE_MS = (1, 500)
 CLOCK_INVARIANTS = ("I1", "I6", "I7")
 SUSPEND_INVARIANTS = ("I1", "I7")
 SWEEP_INVARIANTS = ("I1", "I6", "I7")
-CLONE_INVARIANTS = ("I1", "I8", "I9", "I15")
+CLONE_INVARIANTS = ("I1", "I3", "I6", "I7", "I8", "I9", "I12", "I15")
 
 
 class SimulatedDevice:
