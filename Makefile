@@ -3,13 +3,15 @@
 
 ARGS =
 
-.PHONY: help up test bench lint lock clean
+.PHONY: help up test sim bench lint lock clean
 help:
 	@./fm-dev help
 up:
 	@./fm-dev up $(ARGS)
 test:
 	@./fm-dev test $(ARGS)
+sim:
+	@./fm-dev sim $(ARGS)
 bench:
 	@./fm-dev bench $(ARGS)
 lint:

@@ -1,7 +1,7 @@
 """`fm`: reads the words, hands them to one command, turns every end into an exit code.
 
 Rule: imports are paid by whoever needs them. Only argparse is loaded before the command
-is known; `up` and `controller` get their words unread, since they bring parsers and
+is known; `up`, `controller` and `sim` get their words unread, since they bring parsers and
 dependencies of their own. No traceback for what a person can cause; a traceback is a
 bug. A reader that closes our stdout early has simply had enough: quiet, exit 0.
 It knows no routes and no tables.
@@ -23,7 +23,7 @@ from fleetmuster.exits import CommandError, Exit, usage
 if TYPE_CHECKING:
     from fleetmuster.session import Session
 
-_DELEGATED = {"up": "fleetmuster.up", "controller": "controller.cli"}
+_DELEGATED = {"up": "fleetmuster.up", "controller": "controller.cli", "sim": "sim.cli"}
 _OURS = ("fleetmuster", "controller", "protocol", "live", "broker", "edge_agent", "firmware_profiles", "sim")
 
 

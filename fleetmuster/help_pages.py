@@ -44,6 +44,7 @@ terminal, never in a pipe.
 
 def _exit_codes() -> str:
     lines = [f"{code.value:>3}  {text}" for code, text in MEANINGS.items()]
+    lines += ["fm sim speaks of what it simulated: 0 held, 1 violated, 10 did not converge, 11 crashed"]
     return "\n".join(lines) + "\n"
 
 

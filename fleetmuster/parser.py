@@ -22,6 +22,7 @@ TASK_STATES = ("pending", "assigned", "running", "succeeded", "failed", "cancell
 DELEGATED = {
     "up": "run a whole fleet on this machine: broker, controller, agents",
     "controller": "run a controller",
+    "sim": "the real controller and agents, simulated: do the promises hold, whatever breaks?",
 }
 _ATTRIBUTE = r"\s*([A-Za-z0-9_][A-Za-z0-9_.:/-]*)"
 _COMPARED = re.compile(_ATTRIBUTE + r"\s*(!=|>=|<=|==|=|>|<)\s*(.*)")

@@ -55,6 +55,11 @@ FLOORS = {
     "live": WORLD,
     "sim": WORLD,
     "sim.cli": ASSEMBLY,
+    "sim.cli_safety": ASSEMBLY,
+    "sim.cli_others": ASSEMBLY,
+    "sim.findings": ASSEMBLY,
+    "sim.progress": ASSEMBLY,
+    "sim.workers": ASSEMBLY,
     "sim.fleet": ASSEMBLY,
     "sim.__main__": ASSEMBLY,
     "fleetmuster": COMMAND,
@@ -91,6 +96,7 @@ THIRD_PARTY = {
     "broker.model": (),
     "sim": ("numpy",),
     "sim.fleet": ("numpy", "psutil", "uvloop"),
+    "sim.progress": ("tqdm",),
     "fleetmuster": (),
 }
 

@@ -28,7 +28,17 @@ PURE = (
     "firmware_profiles/*.py",
     "sim/*.py",
 )
-WORLDLY = ("sim/fleet.py", "sim/cli.py", "sim/__main__.py", "firmware_profiles/loader.py")
+WORLDLY = (
+    "sim/fleet.py",
+    "sim/cli.py",
+    "sim/cli_safety.py",
+    "sim/cli_others.py",
+    "sim/findings.py",
+    "sim/progress.py",
+    "sim/workers.py",
+    "sim/__main__.py",
+    "firmware_profiles/loader.py",
+)
 
 MODULES = frozenset(
     "asyncio threading socket os subprocess time datetime secrets uuid logging multiprocessing select"

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from sim.__main__ import run
 from sim.plan import Verdict
 from sim.safety import describe
+from sim.workers import run
 
 SEEDS = 100
 DEVICES = 10
@@ -27,7 +27,7 @@ def test_a_hundred_fresh_bad_days_break_no_promise_and_end_well(capsys):
     for seed in range(first, first + SEEDS):
         outcome = run(seed, DEVICES, FAULTS_MS)
         virtual_ms, starts = virtual_ms + outcome.virtual_ms, starts + outcome.starts
-        again = f"python -m sim --first {seed} --seeds 1 --devices {DEVICES} --faults-ms {FAULTS_MS}"
+        again = f"fm sim safety --seed {seed} --devices {DEVICES} --minutes {FAULTS_MS / 60_000:g}"
         told = "\n".join(f"{b.invariant} at {b.at_ms}: {b.text}" for b in outcome.breaches[:5])
         assert outcome.verdict is Verdict.HELD, "\n".join(
             (f"again: {again}", outcome.verdict, outcome.detail, told, describe(outcome.plan))
