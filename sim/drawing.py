@@ -13,7 +13,7 @@ from random import Random
 
 import firmware_profiles
 from sim.fault_kinds import LATENESS, Cast, spread
-from sim.faults import FAMILIES, FAULTS
+from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
 from sim.faults_of_devices import RATE_PPM_MAX
 from sim.plan import Args, Fault, Plan, PlannedDevice
 from sim.workload import draw_orders
@@ -49,14 +49,13 @@ def draw_plan(
         devices=fleet,
         controllers=controllers,
         families=chosen,
-        quirks=_draw_quirks(stream("quirks")) if QUIRKS in chosen else (),
+        quirks=_draw_quirks(stream("quirks")) if QUIRKS_FAMILY in chosen else (),
         orders=draw_orders(stream, fleet, faults_ms),
         faults=_draw_faults(stream, chosen, Cast(fleet, controllers), faults_ms),
     )
 
 
 TWO_CONTROLLERS = False
-QUIRKS = "quirks"
 
 
 # ------------------------------------------------------------- the fleet
@@ -104,7 +103,7 @@ def _draw_quirks(rng: Random) -> Args:
 def _draw_families(stream: Stream) -> tuple[str, ...]:
     """Each family is on with a chance that the seed drew; never none."""
     share = stream("swarm").uniform(0.1, 0.7)
-    draws = {family: stream(f"family {family}").random() for family in (*FAMILIES, QUIRKS)}
+    draws = {family: stream(f"family {family}").random() for family in (*FAMILIES, QUIRKS_FAMILY)}
     found = tuple(family for family, draw in draws.items() if draw < share)
     return found or (min(draws, key=lambda family: draws[family]),)
 

@@ -7,6 +7,8 @@ will be. It knows no invariant but by the names that a kind suspends.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim import faults_of_controllers, faults_of_devices, faults_of_network
 from sim.fault_kinds import FaultKind, Scene
 from sim.plan import Fault
@@ -17,6 +19,9 @@ FAULTS: dict[str, FaultKind] = {
     **faults_of_controllers.KINDS,
 }
 FAMILIES = tuple(dict.fromkeys(kind.family for kind in FAULTS.values()))
+
+QUIRKS_FAMILY = "quirks"
+"""A family without moments: the broker misbehaves in its own way from the beginning to the end."""
 
 
 def schedule(scene: Scene) -> None:
@@ -40,11 +45,14 @@ def inject(scene: Scene, fault: Fault) -> None:
 
 
 def calm(scene: Scene) -> None:
-    """The end of all faults: everybody is up, nothing is cut, every disk and database works."""
+    """The end of all faults: everybody is up, nothing is cut or lost, every disk and database works.
+
+    Not even what is lost on a good day: a lease of 6 s ends with one heartbeat.
+    """
     scene.over = True
     world = scene.world
     world.clock.trace("faults", "calm")
-    world.network.weather = scene.fair
+    world.network.weather = replace(scene.fair, lost=0.0)
     for client in list(world.network.cuts):
         world.network.heal(client)
     for controller in scene.controllers():

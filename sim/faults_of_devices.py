@@ -29,6 +29,8 @@ def raise_device(device: SimulatedDevice) -> None:
     if not device.on:
         device.boot()
     device.resume()
+    if device.process is not None:
+        device.process.dies_after = None
     device.start_agent()
     device.thaw()
 

@@ -12,6 +12,8 @@ from random import Random
 from broker.events import Survival
 from sim.fault_kinds import Cast, Choice, Drawn, FaultKind, Name, Scene, Whole, nothing, number, spread, text
 from sim.plan import Fault
+from sim.rogue import forgeries
+from sim.world import FLEET
 
 WAYS = ("both", "up", "down")
 WAY_ODDS = ("both", "both", "up", "down")
@@ -56,6 +58,31 @@ def _disorder_begins(scene: Scene, fault: Fault) -> None:
 def _disorder_ends(scene: Scene, fault: Fault) -> None:
     weather = scene.world.network.weather
     weather.straggling, weather.straggle_ms = scene.fair.straggling, scene.fair.straggle_ms
+
+
+def _answers_go(scene: Scene, fault: Fault) -> None:
+    scene.world.network.weather.lost_answers = number(fault, "permille") / 1_000
+
+
+def _answers_come(scene: Scene, fault: Fault) -> None:
+    scene.world.network.weather.lost_answers = scene.fair.lost_answers
+
+
+def _breaks_begin(scene: Scene, fault: Fault) -> None:
+    scene.world.network.weather.dropped = number(fault, "permille") / 1_000
+
+
+def _breaks_end(scene: Scene, fault: Fault) -> None:
+    scene.world.network.weather.dropped = scene.fair.dropped
+
+
+def _draw_breaks(rng: Random, cast: Cast) -> Drawn:
+    return Drawn("", spread(rng, 2_000, 60_000), (("permille", rng.randint(1, 100)),))
+
+
+def _draw_answers(rng: Random, cast: Cast) -> Drawn:
+    """Up to all of them, for as long as a lease lasts and longer."""
+    return Drawn("", spread(rng, 5_000, 120_000), (("permille", rng.choice((200, 500, 900, 1_000))),))
 
 
 def _draw_loss(rng: Random, cast: Cast) -> Drawn:
@@ -134,6 +161,23 @@ def _draw_broker(rng: Random, cast: Cast) -> Drawn:
     return Drawn("", down_ms, (("survival", str(survival)),))
 
 
+# ------------------------------------------------------------- strangers
+
+
+def _stranger_comes(scene: Scene, fault: Fault) -> None:
+    """With the password of `device` he tries to hurt another, or to read all."""
+    network, victim = scene.world.network, text(fault, "victim")
+    forged = forgeries(FLEET, victim)
+    network.rogue(fault.device, forged, (f"fm/1/{FLEET}/{victim}/assignments", f"fm/1/{FLEET}/#"), forged[1])
+
+
+def _draw_stranger(rng: Random, cast: Cast) -> Drawn:
+    """Mostly another device; sometimes its own, whose password he has, is all there is."""
+    thief = cast.any_device(rng).name
+    others = [device.name for device in cast.devices if device.name != thief]
+    return Drawn(thief, 0, (("victim", rng.choice(others or ["nobody"])),))
+
+
 KINDS = {
     "loss": FaultKind("loss", _draw_loss, _loss_begins, _loss_ends, {"permille": SHARE}, False),
     "doubles": FaultKind("doubles", _draw_doubles, _doubles_begin, _doubles_end, {"permille": SHARE}, False),
@@ -144,6 +188,13 @@ KINDS = {
     "disorder": FaultKind(
         "disorder", _draw_disorder, _disorder_begins, _disorder_ends,
         {"permille": SHARE, "late_ms": Whole(0, 600_000)}, False,
+    ),
+    "answers_lost": FaultKind(
+        "answers", _draw_answers, _answers_go, _answers_come, {"permille": SHARE}, False
+    ),
+    "breaks": FaultKind("breaks", _draw_breaks, _breaks_begin, _breaks_end, {"permille": SHARE}, False),
+    "stranger": FaultKind(
+        "strangers", _draw_stranger, _stranger_comes, nothing, {"victim": Name("a device, known or not")}
     ),
     "cut": FaultKind("cuts", _draw_cut, _cut_begins, _cut_ends, {"way": Choice(WAYS)}),
     "site_silent": FaultKind(

@@ -21,7 +21,7 @@ from sim.controllers import Storage
 from sim.fault_kinds import LATENESS, Scene
 from sim.faults import FAULTS
 from sim.network import Weather
-from sim.plan import Breach, Outcome, Plan, PlannedDevice, Verdict
+from sim.plan import Outcome, Plan, PlannedDevice, Verdict
 from sim.settling import moved, steady, unsettled
 from sim.world import World
 
@@ -49,6 +49,8 @@ def run_plan(plan: Plan, make_storage: MakeStorage, watch: Watch | None = None) 
     try:
         detail = _play(scene)
         world.checkers.check_accounts()
+        for leak in world.network.leaks():
+            world.checkers.breach("I13", leak)
         verdict = Verdict.NOT_CONVERGED if detail else Verdict.HELD
         if not world.checkers.starts and plan.orders:
             verdict, detail = Verdict.CRASHED, "no task ever started, so nothing was shown"
@@ -60,7 +62,7 @@ def run_plan(plan: Plan, make_storage: MakeStorage, watch: Watch | None = None) 
 
 
 def _outcome(scene: Scene, verdict: Verdict, detail: str) -> Outcome:
-    world, breaches = scene.world, breaches_of(scene.world)
+    world, breaches = scene.world, list(scene.world.checkers.breaches)
     if breaches and verdict is not Verdict.CRASHED:
         verdict = Verdict.VIOLATED
     return Outcome(
@@ -99,6 +101,7 @@ def _settles(scene: Scene) -> str:
         if world.now_ms >= until_ms:
             return f"not settled {settle_ms(scene.plan)} ms after the last fault: {wrong}"
         world.advance(LOOK_MS)
+        workload.look_again(scene)
     return ""
 
 
@@ -169,7 +172,8 @@ def build(plan: Plan, storage: Storage) -> World:
     for device in plan.devices:
         _add(world, device)
     world.network.weather = fair_weather(plan)
-    world.broker.quirks = BrokerQuirks(**{name: _quirk(name, value) for name, value in plan.quirks})  # type: ignore[arg-type]
+    quirks = BrokerQuirks(**{name: _quirk(name, value) for name, value in plan.quirks})  # type: ignore[arg-type]
+    world.network.quirks(quirks)
     return world
 
 
@@ -198,18 +202,6 @@ def fair_weather(plan: Plan) -> Weather:
 
 
 # ------------------------------------------------------------- what came of it
-
-
-def breaches_of(world: World) -> list[Breach]:
-    return [_breach(found) for found in world.checkers.breaches]
-
-
-def _breach(found: str | Breach) -> Breach:
-    if isinstance(found, Breach):
-        return found
-    head, _, told = found.partition(": ")
-    code, _, at_ms = head.partition(" at ")
-    return Breach(int(at_ms), code, told)
 
 
 def failovers(world: World) -> int:

@@ -116,6 +116,14 @@ def reopen(scene: Scene) -> None:
         scene.world.request_decision(device.name, "uncordon")
 
 
+def look_again(scene: Scene) -> None:
+    """A quarantine may follow the last word of a clone: once it is gone an operator ends that too."""
+    for name in scene.clones:
+        row = scene.world.checkers.devices.get(name)
+        if row is not None and row.quarantined:
+            scene.world.request_decision(name, "uncordon")
+
+
 # ------------------------------------------------------------- drawing
 
 
