@@ -140,9 +140,10 @@ class World:
         return self.clock.now_ms - began_ms
 
     def begin(self) -> None:
-        """Controller and devices on; returns when every device may take work."""
+        """Controllers and devices on; returns when every device may take work."""
         self.sampler.begin()
-        self.controller.start()
+        for controller in self.controllers:
+            controller.start()
         for device in self.devices.values():
             device.boot()
         self.until(lambda: all(self.ready(name) for name in self.devices), what="a fleet that is ready")
