@@ -166,14 +166,14 @@ class Checkers:
         while self._waiting and self._waiting[0][0] < now_ms:
             heapq.heappop(self._waiting)[2]()
 
-    def breach(self, invariant: str, text: str, devices: tuple[str, ...] = ()) -> None:
+    def breach(self, invariant: str, text: str, devices: tuple[str, ...] = (), excused: bool = False) -> None:
         """An invariant did not hold; `devices` took part in it."""
         found = Breach(self.clock.now_ms, invariant, text)
-        excused = self._excused(invariant, devices)
+        excused = excused or self.outside(invariant, *devices)
         self.clock.trace("CHECKER", f"{'excused ' if excused else ''}{found}")
         (self.excused if excused else self.breaches).append(found)
 
-    def _excused(self, invariant: str, devices: tuple[str, ...]) -> bool:
+    def outside(self, invariant: str, *devices: str) -> bool:
         if self._bounds:
             now_ms = self.clock.now_ms
             self._bounds[:] = [b for b in self._bounds if now_ms <= b.until_ms]

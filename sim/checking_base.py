@@ -19,7 +19,12 @@ class Judge(Protocol):
 
     seen: Picture
 
-    def breach(self, invariant: str, text: str, devices: tuple[str, ...] = ()) -> None: ...
+    def breach(
+        self, invariant: str, text: str, devices: tuple[str, ...] = (), excused: bool = False
+    ) -> None: ...
+
+    def outside(self, invariant: str, *devices: str) -> bool:
+        """Whether a fault outside the assumptions suspends the invariant for one of these now."""
 
     def wait(self, due_ms: int, look: Callable[[], None]) -> None:
         """Calls `look` before the first observation later than `due_ms`, and at the end."""
@@ -46,5 +51,6 @@ class Checker:
 
     def finish(self, now_ms: int) -> None: ...
 
-    def breach(self, text: str, *devices: str) -> None:
-        self.judge.breach(self.invariant, text, devices)
+    def breach(self, text: str, *devices: str, excused: bool = False) -> None:
+        """`excused`: the checker knows that a suspended fault led here, though not on these devices now."""
+        self.judge.breach(self.invariant, text, devices, excused)

@@ -122,9 +122,8 @@ class OneResult(Checker):
         for device, run in self.seen.live.get(row.id, ()):
             known = self.seen.devices.get(device)
             if run.attempt == row.attempt and not (known is not None and known.removed):
-                self.breach(
-                    f"{row.id} is {row.state} and its attempt {run.attempt} lives on {device}", device
-                )
+                what = f"{row.id} is {row.state} and its attempt {run.attempt} lives on {device}"
+                self.breach(what, device, excused=self.judge.outside("I1", device))
 
     def _judge_attempt(self, old: AttemptRow, row: AttemptRow) -> None:
         if self._ranks[row.state] < self._ranks[old.state]:

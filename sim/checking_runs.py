@@ -59,17 +59,21 @@ class StartsOnce(Checker):
     invariant = "I15"
 
     def hears(self) -> dict[type[Observation], Heard]:
+        self._outside: dict[AttemptId, None] = {}
+        """Attempts that started where a suspended fault was: its other half may start them too."""
         return {RunBegan: self._began}
 
     def _began(self, run: RunBegan) -> None:
         key = AttemptId(run.task, run.attempt)
         count = self.seen.starts[key]
-        excused = not run.at_most_one and run.device in self.seen.forgetful
-        if count > 1 and not excused and key not in self.seen.obscure:
-            given = self.seen.given.get(key, run.device)
-            self.breach(
-                f"{run.task} {run.attempt} starts for the {count}. time, on {run.device}", run.device, given
-            )
+        if self.judge.outside(self.invariant, run.device):
+            self._outside[key] = None
+        if count < 2 or key in self.seen.obscure:
+            return
+        if not run.at_most_one and run.device in self.seen.forgetful:
+            return
+        what = f"{run.task} {run.attempt} starts for the {count}. time, on {run.device}"
+        self.breach(what, run.device, self.seen.given.get(key, ""), excused=key in self._outside)
 
 
 def is_shut(row: DeviceRow) -> bool:
@@ -171,7 +175,8 @@ class CancelledEnds(Checker):
         for device, run in self.seen.live.get(task, ()):
             known = self.seen.devices.get(device)
             if run.attempt == attempt and not (known is not None and known.removed):
-                self.breach(f"{task} is cancelled and its attempt {attempt} lives on {device}", device)
+                what = f"{task} is cancelled and its attempt {attempt} lives on {device}"
+                self.breach(what, device, excused=self.judge.outside("I1", device))
 
     def _thawed(self, thaw: RunThawed) -> None:
         for device, run in self.seen.live.get(thaw.task, ()):

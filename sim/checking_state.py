@@ -73,7 +73,7 @@ class ShownIsSo(Checker):
         for old, row in commit.devices:
             if old is not None and old.removed and not row.removed:
                 self._born.pop(row.device, None)
-                self._beat.pop(row.device, None)
+                self._beat[row.device] = (0, self._beat.get(row.device, (0, 0))[1])
 
 
 class Settling(Checker):
