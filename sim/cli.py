@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from sim.refusals import Exit, Refused
+from sim.refusals import ExitCode, Refused
 
 MILLION = 1_000_000
 _SAFETY = (
@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except _Wrong as wrong:
-        return _tell(Exit.USAGE, f"fm sim: {wrong}", f"  next: {wrong.next_step}")
+        return _tell(ExitCode.USAGE, f"fm sim: {wrong}", f"  next: {wrong.next_step}")
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
         return 0
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EIO):
             raise
         _silence_stdout()
-        return _tell(Exit.CRASHED, f"fm sim: the output can't be written: {error.strerror}")
+        return _tell(ExitCode.CRASHED, f"fm sim: the output can't be written: {error.strerror}")
 
 
 def _run(words: list[str]) -> int:
@@ -88,7 +88,7 @@ def _missing(error: ModuleNotFoundError) -> int:
     if (error.name or "").split(".")[0] in ("sim", "controller", "protocol", "broker", "edge_agent"):
         raise error
     return _tell(
-        Exit.USAGE,
+        ExitCode.USAGE,
         "fm sim: it needs more than the base install",
         f"  why:  Python module {error.name!r} is not there",
         "  next: pip install 'fleetmuster[sim]'",
@@ -196,7 +196,7 @@ def _number(least: float, most: float) -> Callable[[str], float]:
 # ------------------------------------------------------------- ends
 
 
-def _tell(code: Exit, *lines: str) -> Exit:
+def _tell(code: ExitCode, *lines: str) -> ExitCode:
     if sys.stderr is not None:
         try:
             sys.stderr.write("".join(f"{line}\n" for line in lines))

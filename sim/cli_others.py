@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from sim import scenarios as files
-from sim.refusals import Exit
+from sim.refusals import ExitCode
 from sim.scenarios import read_scenario
 
 
@@ -21,14 +21,14 @@ def scenarios(options: Namespace) -> int:
     if options.json:
         names = ("name", "devices", "faults", "faults_ms", "about")
         print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
-        return Exit.HELD
+        return ExitCode.HELD
     widest = max((len(row[0]) for row in rows), default=4)
     for name, devices, faults, faults_ms, told in rows:
         size = f"{devices:>3} devices {faults:>3} faults {faults_ms / 1_000:>5g} s"
         print(f"{name:<{widest}}  {size}  {told}".rstrip())
     if not rows:
         print("there is none")
-    return Exit.HELD
+    return ExitCode.HELD
 
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {"scenarios": scenarios}

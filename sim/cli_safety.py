@@ -21,9 +21,9 @@ from sim.faults import FAMILIES, QUIRKS_FAMILY
 from sim.findings import Again, Finder, open_folder
 from sim.plan import Outcome, Plan, Verdict
 from sim.progress import Progress
-from sim.refusals import EXIT_OF, Exit, Refused, unknown
+from sim.refusals import EXIT_OF, ExitCode, Refused, unknown
 from sim.safety import describe
-from sim.tally import WORDS, Run, Tally, as_object, bound, facts
+from sim.tally import WORDS, Played, Tally, as_object, bound, facts
 from sim.workers import Alone, Crew, Draw, play
 
 SEEDS = 100
@@ -54,15 +54,15 @@ def safety(options: Namespace) -> int:
     tally = Tally()
     interrupted = not _play(options, work, tally)
     if interrupted and not tally.runs:
-        return Exit.INTERRUPTED
+        return ExitCode.INTERRUPTED
     _result(options, tally, interrupted)
-    code = Exit.INTERRUPTED if interrupted else EXIT_OF[tally.verdict()]
+    code = ExitCode.INTERRUPTED if interrupted else EXIT_OF[tally.verdict()]
     if interrupted and options.report is None:
         return code
     try:
         return _findings(options, work, tally) or code
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        return ExitCode.INTERRUPTED
 
 
 # ------------------------------------------------------------- what is played
@@ -168,7 +168,7 @@ def _play(options: Namespace, work: Work, tally: Tally) -> bool:
     return True
 
 
-def _step(progress: Progress, tally: Tally, run: Run) -> None:
+def _step(progress: Progress, tally: Tally, run: Played) -> None:
     failed = len(tally.failed_places())
     progress.step(f"{failed:,} failed")
     if run.outcome.verdict is not Verdict.HELD and failed <= FAILURES_TOLD_MAX and progress.total > 1:

@@ -20,7 +20,7 @@ from shlex import quote
 
 from sim.drawing import DEVICES, FAULTS_MS
 from sim.plan import Outcome, Plan, Verdict
-from sim.refusals import Exit, Refused
+from sim.refusals import ExitCode, Refused
 from sim.report import Report, Table, as_json, as_page
 from sim.safety import describe
 from sim.scenarios import write_scenario
@@ -86,7 +86,7 @@ class Finder:
         written = self._write(folder, outcome, recorder, lines)
         if failed:
             self._say("again:\n" + "\n".join(f"  {line}" for line in lines))
-        return Exit.CRASHED if strange or not written else 0
+        return ExitCode.CRASHED if strange or not written else 0
 
     # ------------------------------------------------------------- again, and smaller
 

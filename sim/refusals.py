@@ -14,7 +14,7 @@ from enum import IntEnum
 from sim.plan import Verdict
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """Stable: scripts depend on them. The worst of several seeds counts: 11, then 1, then 10."""
 
     HELD = 0
@@ -26,17 +26,19 @@ class Exit(IntEnum):
 
 
 EXIT_OF = {
-    Verdict.HELD: Exit.HELD,
-    Verdict.VIOLATED: Exit.VIOLATED,
-    Verdict.NOT_CONVERGED: Exit.NOT_CONVERGED,
-    Verdict.CRASHED: Exit.CRASHED,
+    Verdict.HELD: ExitCode.HELD,
+    Verdict.VIOLATED: ExitCode.VIOLATED,
+    Verdict.NOT_CONVERGED: ExitCode.NOT_CONVERGED,
+    Verdict.CRASHED: ExitCode.CRASHED,
 }
 
 
 class Refused(Exception):
     """What failed, why likely, what to do next."""
 
-    def __init__(self, what: str, why: str = "", next_step: str = "", code: Exit = Exit.USAGE) -> None:
+    def __init__(
+        self, what: str, why: str = "", next_step: str = "", code: ExitCode = ExitCode.USAGE
+    ) -> None:
         super().__init__(what)
         self.code = code
         self.lines = [f"fm sim: {what}"]

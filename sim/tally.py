@@ -26,7 +26,7 @@ DETAIL_CHARS_MAX = 4_000
 
 
 @dataclass(slots=True)
-class Run:
+class Played:
     """One seed and what it took."""
 
     outcome: Outcome
@@ -37,10 +37,10 @@ class Run:
 class Tally:
     """Sums over all runs so far."""
 
-    runs: dict[int, Run] = field(default_factory=dict)
+    runs: dict[int, Played] = field(default_factory=dict)
     """By place in the order of the command, which is the seed."""
 
-    def add(self, place: int, run: Run) -> None:
+    def add(self, place: int, run: Played) -> None:
         self.runs[place] = run
 
     def outcomes(self) -> list[Outcome]:

@@ -26,7 +26,7 @@ from controller.store.memory import MemoryStore
 from sim import drawing, safety
 from sim.controllers import Storage
 from sim.plan import Outcome, Plan, Verdict
-from sim.tally import Run
+from sim.tally import Played
 
 SEED_S_MAX = 900.0
 """A seed takes a second or a few; one that takes so long stands still in its virtual time."""
@@ -54,22 +54,22 @@ def memory_storage() -> Storage:
     return Storage(MemoryStore(), (Fenced, StoreError))
 
 
-def play(plan: Plan, watch: safety.Watch | None = None) -> Run:
+def play(plan: Plan, watch: safety.Watch | None = None) -> Played:
     """One plan in this process. Whatever throws is an outcome."""
     began_ns = time.process_time_ns()
     try:
         outcome = safety.run_plan(plan, memory_storage, watch)
     except Exception:
         outcome = crashed(plan, traceback.format_exc())
-    return Run(outcome, time.process_time_ns() - began_ns)
+    return Played(outcome, time.process_time_ns() - began_ns)
 
 
-def play_seed(draw: Draw, seed: int) -> Run:
+def play_seed(draw: Draw, seed: int) -> Played:
     """One seed in this process."""
     try:
         plan = draw.plan(seed)
     except Exception:
-        return Run(crashed(Plan(seed, draw.faults_ms, ()), traceback.format_exc()), 0)
+        return Played(crashed(Plan(seed, draw.faults_ms, ()), traceback.format_exc()), 0)
     return play(plan)
 
 
@@ -88,7 +88,7 @@ class Alone:
     def __init__(self, draw: Draw, seeds: Sequence[int]) -> None:
         self._draw, self._seeds, self._enough = draw, seeds, False
 
-    def runs(self) -> Iterator[tuple[int, Run]]:
+    def runs(self) -> Iterator[tuple[int, Played]]:
         """(seed, run) as they are done."""
         for seed in self._seeds:
             if self._enough:
@@ -129,7 +129,7 @@ class Crew:
         theirs.close()
         return _Worker(process, ours)
 
-    def runs(self) -> Iterator[tuple[int, Run]]:
+    def runs(self) -> Iterator[tuple[int, Played]]:
         """(seed, run) as they are done, in any order."""
         for worker in self._workers:
             self._hand_out(worker)
@@ -153,14 +153,14 @@ class Crew:
             except OSError:
                 return  # it is dead; its pipe tells so at the next look
 
-    def _take(self, worker: _Worker) -> Run:
+    def _take(self, worker: _Worker) -> Played:
         try:
-            run: Run = worker.pipe.recv()
+            run: Played = worker.pipe.recv()
         except (EOFError, OSError):
             return self._lost(worker, late=False)
         return run
 
-    def _lost(self, worker: _Worker, late: bool) -> Run:
+    def _lost(self, worker: _Worker, late: bool) -> Played:
         """Its seed is a crash; another worker takes its place."""
         assert worker.seed is not None
         if late:
@@ -172,7 +172,7 @@ class Crew:
             fresh = self._hire()
         worker.process, worker.pipe = fresh.process, fresh.pipe
         detail = f"the process that played this seed {how}"
-        return Run(crashed(self._draw.plan(worker.seed), detail), 0)
+        return Played(crashed(self._draw.plan(worker.seed), detail), 0)
 
     def enough(self) -> None:
         """Hands out nothing more; what was handed out is still finished."""
