@@ -64,7 +64,8 @@ class Sampler:
     # ------------------------------------------------------------- what people are shown
 
     def _show(self) -> None:
-        core = self.world.controller.core
+        leader = self.world.leader
+        core = None if leader is None else leader.core
         if core is None:
             return
         now_ms, saw = self.world.now_ms, self.world.checkers.saw
