@@ -65,12 +65,17 @@ def as_page(report: Report, page: str) -> str:
         "detail": report.detail,
         "tables": [[title, [list(row) for row in rows]] for title, rows in report.tables],
         "texts": _texts(report),
-        "foot": "Made by fm sim. Times count from the moment at which the fleet was ready.",
+        "foot": _foot(report.timeline),
         "timeline": _timeline(report.timeline) if report.timeline is not None else None,
     }
     before, rest = page.split("@TITLE@", 1)
     middle, after = rest.split("@STORY@", 1)
     return before + _escaped(report.title) + middle + _inert(story) + after
+
+
+def _foot(line: Timeline | None) -> str:
+    told = "Made by fm sim. Times count from the moment at which the fleet was ready"
+    return f"{told}; in the trace that is {line.ready_ms}." if line is not None else f"{told}."
 
 
 def _texts(report: Report) -> list[tuple[str, str, bool]]:
@@ -105,6 +110,7 @@ def _timeline(line: Timeline) -> dict[str, object]:
 def _columns(line: Timeline) -> dict[str, object]:
     """For other programs: one object a row, but for messages, whose rows name their columns once."""
     return {
+        "ready_ms": line.ready_ms,
         "begins_ms": line.begins_ms,
         "ends_ms": line.ends_ms,
         "faults_end_ms": line.quiet_ms,

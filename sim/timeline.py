@@ -23,6 +23,7 @@ MESSAGES_MAX = 12_000
 RECORDED_MAX = 500_000
 """While recording; a plan that says more is told apart by the count alone."""
 TEXTS_MAX = 5_000
+BREACHES_MAX = 200
 TEXT_CHARS_MAX = 240
 BUSY = ("heartbeat", "lease", "telemetry", "canary")
 """Channels that speak all the time and seldom tell a story."""
@@ -97,6 +98,8 @@ class Timeline:
     begins_ms: int
     ends_ms: int
     quiet_ms: int
+    ready_ms: int
+    """On the clock of the trace: what all other times here count from."""
     lanes: list[Lane] = field(default_factory=list)
     runs: list[RunBar] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
@@ -161,7 +164,9 @@ class _Drawing:
         first_ms = seen._lines[0][0] if seen._lines else self.zero_ms
         last_ms = seen.world.now_ms if seen.world is not None else self.zero_ms
         self.ends_ms = max(1, last_ms - self.zero_ms)
-        self.timeline = Timeline(min(0, first_ms - self.zero_ms), self.ends_ms, self.plan.faults_ms)
+        self.timeline = Timeline(
+            min(0, first_ms - self.zero_ms), self.ends_ms, self.plan.faults_ms, self.zero_ms
+        )
         self._lanes: dict[str, int] = {}
         self._cast(self.plan)
         self._faults(self.plan.faults)
@@ -239,7 +244,8 @@ class _Drawing:
 
     def _breaches(self, outcome: Outcome) -> None:
         self.timeline.breaches = [
-            (breach.at_ms - self.zero_ms, breach.invariant, breach.text) for breach in outcome.breaches
+            (breach.at_ms - self.zero_ms, breach.invariant, breach.text)
+            for breach in outcome.breaches[:BREACHES_MAX]
         ]
         if self.seen.world is not None:
             self.timeline.last_lines = list(self.seen.world.clock.lines[-60:])
