@@ -1,12 +1,13 @@
 """Where profiles come from: the files beside this one, or a file that an operator wrote.
 
-Rule of this file: a profile's name is its file's name. Nothing is cached: reading all of
-them takes a few milliseconds once per process.
+Rule of this file: a profile's name is its file's name. A built-in one is read once per
+process; a profile is a frozen value.
 """
 
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,12 +18,14 @@ FILE_BYTES_MAX = 65_536
 _SUFFIX = ".toml"
 
 
+@cache
 def names() -> tuple[str, ...]:
     """The built-in device classes, sorted."""
     found = (entry.name for entry in files("firmware_profiles").iterdir())
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
 
 
+@cache
 def load(name: str) -> Profile:
     """A built-in class by name. Raises `ProfileError`."""
     if name not in names():

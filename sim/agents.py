@@ -30,7 +30,7 @@ from edge_agent.core.effects import (
 from edge_agent.core.events import OutputRead, SaveConfirmed, SensorsRead
 from edge_agent.core.memory import Memory
 from protocol import topics
-from protocol.codec import decode, encode
+from protocol.codec import encode
 from protocol.core import (
     Connect,
     Disconnect,
@@ -51,6 +51,7 @@ from protocol.messages import Message, Used
 from protocol.tasks import AttemptId
 from sim.clockwork import Clockwork
 from sim.disk import SimulatedDisk
+from sim.ears import parse, understand
 from sim.localclock import LocalClock
 from sim.network import Network
 from sim.runhost import VirtualGuard
@@ -335,9 +336,9 @@ class AgentProcess:
         if connection != self.connection or not self.alive:
             return
         self.clock.trace(self.machine.place, f"hears {topic.rpartition('/')[2]}", payload)
-        parsed = topics.parse(topic)
+        parsed = parse(topic)
         try:
-            message = decode(parsed, payload)
+            message = understand(topic, payload)
         except RemoteGarbage as garbage:
             self.feed(GarbageArrived(self.machine.name, parsed.channel, garbage.reason, garbage.detail))
             return

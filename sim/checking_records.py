@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from controller.core.records import AttemptRow, AttemptState, JobState, TaskRow
 from protocol import topics
-from protocol.codec import decode
 from protocol.errors import RemoteGarbage
 from protocol.messages import Assignments
 from protocol.resources import ZERO
 from protocol.tasks import FINAL_TASK, TASK_MOVES, AttemptId, TaskState
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Change, Commit
+from sim.ears import understand
 from sim.observations import DatabaseRead, Delivered, JobAccepted, Observation
 
 _STATES = {state.value: state for state in TaskState}
@@ -172,7 +172,7 @@ class NumbersRise(Checker):
             return  # somebody's forgery; whether it gets anywhere is I13's question
         self._read[device] = delivery.payload
         try:
-            message = decode(topics.parse(delivery.topic), delivery.payload)
+            message = understand(delivery.topic, delivery.payload)
         except RemoteGarbage:
             return
         assert isinstance(message, Assignments)

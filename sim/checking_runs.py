@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from controller.core.records import DeviceRow
 from protocol import topics
-from protocol.codec import decode
 from protocol.errors import RemoteGarbage
 from protocol.limits import hold_ms
 from protocol.messages import Heartbeat
 from protocol.tasks import AttemptId, TaskState
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Commit
+from sim.ears import understand
 from sim.observations import DatabaseRestored, Delivered, Observation, RunBegan, RunThawed
 
 
@@ -122,7 +122,7 @@ class NothingStartsWhereShut(Checker):
         if wanted is None or not delivery.client.startswith(topics.CONTROLLER):
             return
         try:
-            message = decode(topics.parse(delivery.topic), delivery.payload)
+            message = understand(delivery.topic, delivery.payload)
         except RemoteGarbage:
             return
         if isinstance(message, Heartbeat) and (message.held.epoch, message.held.number) >= wanted:

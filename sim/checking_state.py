@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocol import topics
-from protocol.codec import decode
 from protocol.errors import RemoteGarbage
 from protocol.limits import SUSPECT_HEARTBEATS
 from protocol.messages import Heartbeat, Status
 from protocol.tasks import FINAL_TASK, TaskState
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Commit, Picture
+from sim.ears import understand
 from sim.observations import Delivered, Measured, Observation, RestartBegan, RestartOver, Shown
 
 SWEEP_MS = 1_000
@@ -45,7 +45,7 @@ class ShownIsSo(Checker):
         if device == topics.CONTROLLER or not delivery.client.startswith(topics.CONTROLLER):
             return
         try:
-            message = decode(topics.parse(delivery.topic), delivery.payload)
+            message = understand(delivery.topic, delivery.payload)
         except RemoteGarbage:
             return
         if isinstance(message, Status) and message.online:

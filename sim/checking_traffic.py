@@ -12,12 +12,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from protocol import topics
-from protocol.codec import decode
 from protocol.errors import RemoteGarbage
 from protocol.messages import LeaseAnswer, OutputChunk
 from protocol.tasks import AttemptId
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Commit
+from sim.ears import understand
 from sim.observations import Delivered, Observation, OutputDropped, OutputLost, OutputWritten
 
 Place = tuple[str, int, int]
@@ -101,7 +101,7 @@ class OutputIsKept(Checker):
         if channel == "lease" and device not in self._underway:
             return
         try:
-            message = decode(topics.parse(delivery.topic), delivery.payload)
+            message = understand(delivery.topic, delivery.payload)
         except RemoteGarbage:
             return
         if isinstance(message, OutputChunk):

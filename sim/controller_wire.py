@@ -13,11 +13,12 @@ from broker.events import Publication
 from controller.core.effects import ClearRetained, PublishFleet, PublishLeases
 from controller.core.events import CanaryReturned, heartbeat_batch
 from protocol import topics
-from protocol.codec import decode, encode
+from protocol.codec import encode
 from protocol.core import Connect, Event, GarbageArrived, LinkDown, LinkUp, MessageArrived, Publish
 from protocol.errors import RemoteGarbage
 from protocol.messages import Canary, Heartbeat, LeaseAnswer, Message, Revision
 from sim.clockwork import Clockwork, Work
+from sim.ears import parse, understand
 from sim.network import Network
 
 
@@ -119,10 +120,10 @@ class SimulatedWire:
     def _hear(self, connection: int, topic: str, payload: bytes, retain: bool) -> None:
         if connection != self._connection:
             return
-        parsed = topics.parse(topic)
+        parsed = parse(topic)
         self.clock.trace(self.client, f"hears {parsed.device} {parsed.channel}", payload)
         try:
-            message = decode(parsed, payload)
+            message = understand(topic, payload)
         except RemoteGarbage as garbage:
             self._offer(GarbageArrived(parsed.device, parsed.channel, garbage.reason, garbage.detail))
             return

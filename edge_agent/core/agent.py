@@ -122,16 +122,18 @@ class Agent:
 
     def next_due_ms(self) -> int | None:
         """When the world shall feed `TimerElapsed`."""
-        dues = (
+        first = self.heartbeats.due_ms()
+        for due in (
             self.connection.due_ms(),
-            self.heartbeats.due_ms(),
             self.runs.due_ms(),
             self.outbox.due_ms(self.connection.up),
             self.promises.due_ms(),
             self.departure.due_ms(),
             self._reports.due_ms() if self._reportable() else None,
-        )
-        return min([due for due in dues if due is not None], default=None)
+        ):
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
 
     def at_rest(self) -> bool:
         """Whether nothing goes on but the pulse: all is said, processed, saved and granted."""
@@ -407,17 +409,14 @@ class Agent:
         )
         return Publish(self.device, message)
 
+    def held(self) -> wire.Held:
+        """What the next heartbeat names."""
+        documents = self.memory.assignments.revision, self.memory.settings.revision
+        return wire.Held(*documents[0], self.runs.number, self._inventory_number, *documents[1])
+
     def _beat(self, now_ms: int) -> list[Effect]:
-        desired, settings = self.memory.assignments.revision, self.memory.settings.revision
-        held = wire.Held(
-            desired.epoch,
-            desired.number,
-            self.runs.number,
-            self._inventory_number,
-            settings.epoch,
-            settings.number,
-        )
-        return [Publish(self.device, self.heartbeats.beat(held, self.used, now_ms)), ReadSensors()]
+        beat = self.heartbeats.beat(self.held(), self.used, now_ms)
+        return [Publish(self.device, beat), ReadSensors()]
 
     def _depart(self, now_ms: int) -> list[Effect]:
         living = self.runs.listed and self.runs.living()

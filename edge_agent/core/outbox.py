@@ -252,6 +252,8 @@ class Outbox:
         return True
 
     def due_ms(self, up: bool) -> int | None:
+        if not self.outputs and not self.window and self._reading is None:
+            return None
         dues: list[int] = []
         if up:
             dues += [o.poll_at_ms for o in self.outputs.values() if not o.ended]

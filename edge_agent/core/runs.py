@@ -61,6 +61,7 @@ class RunBook:
         """Grace of live runs, kept because a stop comes with the document that no longer says it."""
         self._adopted: set[AttemptId] = set()
         self._moving: set[AttemptId] = set()
+        self._wanted_of: tuple[Assignments | None, frozenset[AttemptId]] = (None, frozenset())
         self._ask = 0
         self._asking = False
         self._checked_ms = 0
@@ -223,8 +224,13 @@ class RunBook:
 
     # ------------------------------------------------------------ inside
 
-    def _wanted(self) -> set[AttemptId]:
-        return {AttemptId(a.task, a.attempt) for a in self.memory.assignments.attempts}
+    def _wanted(self) -> frozenset[AttemptId]:
+        """Made once for each document: every event asks."""
+        document = self.memory.assignments
+        if document is not self._wanted_of[0]:
+            wanted = frozenset(AttemptId(a.task, a.attempt) for a in document.attempts)
+            self._wanted_of = document, wanted
+        return self._wanted_of[1]
 
     def _state(self, key: AttemptId) -> RunState | None:
         entry = self.memory.entries.get(key)
@@ -276,7 +282,7 @@ class RunBook:
         self.memory.changed = self.stale = True
         self.ended.append(key)
 
-    def _forget(self, wanted: set[AttemptId]) -> None:
+    def _forget(self, wanted: frozenset[AttemptId]) -> None:
         entries = self.memory.entries
         for key in [k for k, e in entries.items() if e.state in FINAL_RUN and k not in wanted]:
             del entries[key]
