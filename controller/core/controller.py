@@ -9,7 +9,7 @@ clock, counted from before the renewal was asked for.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.core.commands import Commands
@@ -31,7 +31,7 @@ from controller.core.events import (
     WallClockRead,
 )
 from controller.core.failover import Failover
-from controller.core.fleet import Fleet
+from controller.core.fleet import Fleet, Ints
 from controller.core.holds import Holds
 from controller.core.jobs import Jobs
 from controller.core.leadership import SPEAK_MS, Beginning
@@ -194,6 +194,10 @@ class Controller:
             ledger.rows = []
         ledger.effects = []
         return effects
+
+    def rows(self, devices: Sequence[str]) -> Ints:
+        """Row numbers for `HeartbeatBatch`; they hold while this object lives. -1: not known yet."""
+        return self.ledger.fleet.rows(devices)
 
     # ------------------------------------------------------------- dispatch
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,7 @@ class PublishLeases(Effect):
     """
 
     epoch: int
-    devices: list[str]
+    devices: Sequence[str]
     sessions: npt.NDArray[np.uint64]
     seqs: npt.NDArray[np.int64]
     epochs: npt.NDArray[np.int64]
@@ -37,6 +39,14 @@ class PublishLeases(Effect):
     inventories: npt.NDArray[np.int64]
     outboxes: npt.NDArray[np.uint64]
     stored: npt.NDArray[np.int64]
+
+    def of(self, which: npt.NDArray[np.bool_]) -> PublishLeases:
+        """Only those rows."""
+        return PublishLeases(
+            self.epoch, list(compress(self.devices, which)), self.sessions[which], self.seqs[which],
+            self.epochs[which], self.numbers[which], self.runs[which], self.inventories[which],
+            self.outboxes[which], self.stored[which],
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ Requests carry a number that their `Reply` repeats, and the actor for the audit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -23,19 +24,23 @@ class HeartbeatBatch(Event):
 
     `devices`: names from the topics. `held` is (n, 6): epoch, number, runs, inventory,
     settings epoch, settings number. `used` is (n, 3): cpu_milli, memory_mib, disk_mib.
+    `rows`: of these devices, all known, as `Controller.rows` told them to who asks for the
+    same ones again and again; they hold for the life of a core.
     """
 
-    devices: list[str]
+    devices: Sequence[str]
     sessions: npt.NDArray[np.uint64]
     seqs: npt.NDArray[np.int64]
     held: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64] | None = None
 
     def of(self, which: npt.NDArray[np.bool_]) -> HeartbeatBatch:
         """Only those rows."""
         devices = list(compress(self.devices, which))
+        rows = None if self.rows is None else self.rows[which]
         return HeartbeatBatch(
-            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which]
+            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which], rows
         )
 
 

@@ -9,7 +9,8 @@ microseconds); one matrix of all facts (12 times slower to scan, and untyped).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -163,6 +164,10 @@ class Fleet:
         self.cordoned[row], self.draining[row] = record.cordoned, record.draining
         self.quarantined[row], self.removed[row] = record.quarantined, record.removed
         self.room_generation += 1
+
+    def rows(self, devices: Sequence[str]) -> Ints:
+        """Where these stand, for good; -1 for who is not known."""
+        return np.fromiter(map(self.index.get, devices, repeat(-1)), np.int64, len(devices))
 
     # ------------------------------------------------------------- sessions and life
 

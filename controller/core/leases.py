@@ -8,8 +8,6 @@ are handled as columns; the others one by one.
 
 from __future__ import annotations
 
-from itertools import repeat
-
 import numpy as np
 
 from controller.core.documents import Documents
@@ -51,8 +49,7 @@ class Leases:
 
     def on_heartbeats(self, batch: HeartbeatBatch, now_ms: int) -> None:
         """Columns where nothing changes, rows where something does."""
-        found = map(self.fleet.index.get, batch.devices, repeat(-1))
-        rows = np.fromiter(found, np.int64, len(batch.devices))
+        rows = self.fleet.rows(batch.devices) if batch.rows is None else batch.rows
         regular = self._regular(batch, rows)
         if regular.all():
             self._grant_columns(batch, rows, now_ms)
