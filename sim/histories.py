@@ -17,7 +17,6 @@ from binascii import Error as BadBase64
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
-from functools import cache
 from typing import Any
 
 from controller.core.records import (
@@ -74,7 +73,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if is_dataclass(value):
         told = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-        name = _ROW_NAMES.get(type(value))  # type: ignore[arg-type]
+        name = _ROW_NAMES.get(type(value))
         return {ROW: name, **told} if name else told
     return value
 
@@ -130,13 +129,17 @@ def _build(kind: type[Any], told: dict[str, Any], where: str) -> Any:
     return kind(**values)
 
 
-@cache
+_FIELDS: dict[type[Any], dict[str, tuple[Any, bool]]] = {}
+
+
 def _fields_of(kind: type[Any]) -> dict[str, tuple[Any, bool]]:
-    """Field -> (its type, whether it must be told)."""
-    hints = typing.get_type_hints(kind)
-    return {
-        f.name: (hints[f.name], f.default is MISSING and f.default_factory is MISSING) for f in fields(kind)
-    }
+    """Field -> (its type, whether it must be told); read from the class once."""
+    known = _FIELDS.get(kind)
+    if known is None:
+        hints = typing.get_type_hints(kind)
+        needed = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+        known = _FIELDS[kind] = {name: (hints[name], needed[name]) for name in needed}
+    return known
 
 
 def _value(wanted: Any, told: Any, where: str) -> Any:
