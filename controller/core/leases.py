@@ -141,6 +141,10 @@ class Leases:
         if forgotten := self.holds.forgotten(row):
             self.holds.remove(forgotten, "forgotten by the device", now_ms)
             return NO_REVISION
+        if row in self.documents.acknowledgements:
+            # It names what has ended, and a device that lost its journal has lost that tombstone too.
+            self.documents.revise(row, now_ms)
+            return NO_REVISION
         for attempt in self.ledger.by_device[row].values():
             attempt.before = False
         return self._granted(row, now_ms)

@@ -338,6 +338,27 @@ def test_h4_a_forgotten_attempt_is_removed_and_its_successor_has_a_new_number(de
     assert desk.task().attempt == 2
 
 
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_h4c_what_has_ended_is_not_granted_to_a_device_that_lost_its_tombstone(desk, desk_kit, taken_over):
+    """1. The run ends, is reported and freed; its acknowledgement waits a second for company.
+    2. The device loses its journal. 3. The retained document still names the attempt, and the new
+    session reports nothing. 4. A grant of that document would start it again."""
+    number = desk.running()
+    desk.runs("d1", number, 9, ("j1.0", 1, STOPPED))
+    assert desk.attempt().state == "free"
+    if taken_over:
+        desk.take_over()
+    newer = desk_kit.session(2)
+    desk.status("d1", newer)
+    desk.inventory("d1", newer)
+    desk.runs("d1", newer, 1)
+    effects = desk.heartbeat("d1", newer, 1)
+    assert desk_kit.granted(effects) == NO_REVISION
+    [document] = desk_kit.documents(effects)
+    assert ("j1.0", 1) not in desk_kit.listed(document)
+    assert desk_kit.granted(desk.heartbeat("d1", newer, 2)) == desk.document("d1")
+
+
 def test_h4b_the_session_of_the_last_grant_outlives_the_controller(desk, desk_kit):
     """A report of an earlier session, kept by the broker, is read after the restart: it frees nothing."""
     old = desk.join()
