@@ -27,6 +27,7 @@ from sim.checking_traffic import OutputIsKept, OwnTopicsOnly
 from sim.observations import (
     Committed,
     DatabaseRestored,
+    Delivered,
     JobAccepted,
     JournalLost,
     Observation,
@@ -96,13 +97,15 @@ class Checkers:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._waits = 0
         self.by_name = {name: make(self) for name, make in CHECKERS.items()}
+        self._by_channel: dict[str, tuple[Heard, ...]] = {}
         self._heard = self._table()
         self._take = self._taken_in()
 
     def _table(self) -> dict[type[Observation], tuple[Heard, ...]]:
         table: dict[type[Observation], tuple[Heard, ...]] = {}
         for checker in self.by_name.values():
-            for kind, hear in checker.hears().items():
+            checker.hears_of = checker.hears()
+            for kind, hear in checker.hears_of.items():
                 table[kind] = (*table.get(kind, ()), hear)
         own = [c.on_commit for c in self.by_name.values() if type(c).on_commit is not Checker.on_commit]
         self._on_commit = tuple(own)
@@ -132,8 +135,19 @@ class Checkers:
         take = self._take.get(kind)
         if take is not None:
             take(observation)
-        for hear in self._heard.get(kind, ()):
+        hearers = self._heard.get(kind, ()) if kind is not Delivered else self._about(observation)
+        for hear in hearers:
             hear(observation)
+
+    def _about(self, delivery: Any) -> tuple[Heard, ...]:
+        """Who hears of this delivery: most checkers want few channels, and most news are deliveries."""
+        channel = delivery.topic.rpartition("/")[2]
+        found = self._by_channel.get(channel)
+        if found is None:
+            wants = [c for c in self.by_name.values() if not c.channels or channel in c.channels]
+            found = tuple(c.hears_of[Delivered] for c in wants if Delivered in c.hears_of)
+            self._by_channel[channel] = found
+        return found
 
     def _commit(self, commit: Committed) -> None:
         changes = self.seen.commit(commit.at_ms, commit.epoch, commit.rows)

@@ -37,10 +37,13 @@ class Checker:
     """One invariant. `hears`: observations by type; commits come as changes, to `on_commit`."""
 
     invariant = ""
+    channels: tuple[str, ...] = ()
+    """Of which channels it hears `Delivered`; none named: of all."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
         self.seen = judge.seen
+        self.hears_of: dict[type[Observation], Heard] = {}
 
     def hears(self) -> dict[type[Observation], Heard]:
         return {}

@@ -138,6 +138,7 @@ class NumbersRise(Checker):
     """I4: attempt numbers rise in commit order, belong to one device, are committed before they are told."""
 
     invariant = "I4"
+    channels = (Assignments.channel,)
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._read: dict[str, bytes] = {}

@@ -87,6 +87,7 @@ class NothingStartsWhereShut(Checker):
     """
 
     invariant = "I6"
+    channels = (Heartbeat.channel,)
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._shut_ms: dict[str, int] = {}

@@ -30,6 +30,7 @@ class ShownIsSo(Checker):
     """
 
     invariant = "I9"
+    channels = (Heartbeat.channel, Status.channel)
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._born: dict[str, tuple[int, int]] = {}

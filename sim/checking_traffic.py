@@ -37,6 +37,7 @@ class OutputIsKept(Checker):
     """I8: what is stored was written, what is acknowledged is stored, what is dropped is one or the other."""
 
     invariant = "I8"
+    channels = (OutputChunk.channel, LeaseAnswer.channel)
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._written: dict[Place, bytearray] = {}
