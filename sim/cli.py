@@ -22,7 +22,7 @@ MILLION = 1_000_000
 _SAFETY = (
     "fm sim safety                                  100 fleets, each with faults of its own",
     "fm sim safety --seed 7 --report out            one of them, with a page to look at",
-    "fm sim safety --profile pi-zero-2w --faults broker,power --minutes 10",
+    "fm sim safety --profile pi-zero-2w --faults broker,machines --minutes 10",
 )
 _EXITS = "exit codes: 0 all held, 1 violated, 10 did not converge, 11 crashed, 2 wrong usage, 130 Ctrl-C"
 

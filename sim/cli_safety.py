@@ -30,6 +30,7 @@ SEEDS = 100
 FOLDER = Path("fm-sim")
 """Where a failure is written when nobody named a place."""
 FAILURES_TOLD_MAX = 10
+SEEDS_TOLD_MAX = 50
 
 
 @dataclass(slots=True)
@@ -200,6 +201,10 @@ def _result(options: Namespace, tally: Tally, interrupted: bool) -> None:
     shown = facts(tally)
     widest = max(len(name) for name, _ in shown)
     print("\n".join(f"{name:<{widest}}  {value}" for name, value in shown))
+    failed = [str(outcome.plan.seed) for outcome in tally.failed()]
+    if failed and len(tally.runs) > 1:
+        more = ", …" if len(failed) > SEEDS_TOLD_MAX else ""
+        print(f"\nseeds that failed: {', '.join(failed[:SEEDS_TOLD_MAX])}{more}")
     kinds = tally.faults()
     if kinds:
         print("\nfaults\n" + "\n".join(f"  {count:>7,}  {kind}" for kind, count in kinds.items()))

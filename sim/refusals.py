@@ -51,4 +51,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> Refused:
     names = sorted(known)
     near = get_close_matches(name.lower(), names, 1, 0.5) or [n for n in names if name and name in n][:1]
     meant = f"did you mean {near[0]}? " if near else ""
-    return Refused(f"no {what} is called {name!r}", next_step=f"{meant}there are: {', '.join(names)}")
+    listed = f"{meant}there are: {', '.join(names)}" if names else "there is none of any name"
+    return Refused(f"no {what} is called {name!r}", next_step=listed)
