@@ -30,6 +30,8 @@ from sim.network import Network
 CLIENT = "_controller-c1"
 RETRY_MS = 1_000
 WALL_CLOCK_MS = 10_000
+LATE_MS = 200
+"""What waited longer makes a controller's picture of its fleet that much older than the news is."""
 Told = Callable[[int, object], None]
 Leadership = tuple[LeaderRow, Takeover, Snapshot]
 
@@ -69,8 +71,10 @@ class ControllerProcess:
         self._finding = Finding()
         self._busy = False
         """With the database, or with getting back to lead: nothing is fed."""
-        self._inbox: deque[tuple[bool, Work]] = deque()
-        """What waits to be fed; whether it is somebody's question."""
+        self._inbox: deque[tuple[int, bool, Work]] = deque()
+        """What waits to be fed: since when, and whether it is somebody's question."""
+        self.late_ms = 0
+        """When something was last fed that had waited for longer than `LATE_MS`."""
         self._held: list[Work] = []
         """What the process has to do first when it is resumed."""
         self._armed_ms: int | None = None
@@ -241,7 +245,7 @@ class ControllerProcess:
 
     def _drop_questions(self) -> None:
         """Who asked was told that nothing was done, so it must not be done later."""
-        self._inbox = deque(item for item in self._inbox if not item[0])
+        self._inbox = deque(item for item in self._inbox if not item[1])
 
     # ------------------------------------------------------------- driving the core
 
@@ -253,13 +257,16 @@ class ControllerProcess:
 
     def _when_free(self, work: Work, question: bool = False) -> None:
         if self.paused or self._busy or self._inbox:
-            self._inbox.append((question, work))
+            self._inbox.append((self.clock.now_ms, question, work))
         elif self.on:
             work()
 
     def _drain(self) -> None:
         while self._inbox and not self.paused and not self._busy:
-            self._inbox.popleft()[1]()
+            since_ms, _, work = self._inbox.popleft()
+            if self.clock.now_ms - since_ms > LATE_MS:
+                self.late_ms = self.clock.now_ms
+            work()
 
     def _handle(self, event: Event) -> None:
         if self.core is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from controller.core.records import Snapshot
 from controller.core.views import DevicesView
-from protocol.topics import CONTROLLER, retained_topics
+from protocol.topics import retained_topics
 from sim.observations import DatabaseRead, Measured, Shown
 
 if TYPE_CHECKING:
@@ -66,10 +66,12 @@ class Sampler:
     def _show(self) -> None:
         leader = self.world.leader
         core = None if leader is None else leader.core
-        if core is None:
+        if leader is None or core is None:
             return
         now_ms, saw = self.world.now_ms, self.world.checkers.saw
-        hearing_ms = self._hearing_ms(f"{CONTROLLER}-{core.ledger.leader}")
+        hearing_ms = self._hearing_ms(leader.client)
+        if hearing_ms:  # what waited behind a commit is newer than its stamp: judged from then on
+            hearing_ms = max(hearing_ms, leader.late_ms)
         page = core.pictures.devices("", "", PAGE, now_ms)
         assert isinstance(page, DevicesView)
         periods = core.ledger.fleet.periods_ms()
