@@ -8,7 +8,8 @@ Init's end is the end of everything in the namespace. Init keeps its uid: changi
 clear the parent-death signal; only the run's process changes.
 Weak containment: a subreaper that kills its descendants when the control pipe ends.
 
-It knows no deadlines but one: a program isn't started at or after it. Reports on the status
+It knows no deadlines but one: a program isn't started at or after it, nor when its end was
+ordered while it was prepared. Reports on the status
 pipe are `(kind, number, text)`. A disk that is slow or full holds up this process, never the
 guard, and costs output, never the run.
 """
@@ -208,6 +209,8 @@ class Supervisor:
         _reset_signals()
         if request.deadline_ms and kernel.boottime_ms() >= request.deadline_ms:
             raise TimeoutError("deadline passed")
+        if _is_told(self.control_fd):  # preparing may take as long as a bad disk likes
+            raise TimeoutError("told to end before it began")
         _execute(request.arguments, request.environment)
 
     def _tell_pid(self, report_w: int) -> None:
@@ -387,6 +390,13 @@ def _has_ended(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def _is_told(fd: int) -> bool:
+    """Whether an order waits on this pipe, or its last writer is gone."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _mount_proc() -> None:

@@ -173,6 +173,20 @@ def test_a_guard_that_was_frozen_starts_nothing_late_and_kills_first(bench: Benc
     assert alive(word) == []
 
 
+@pytest.mark.parametrize("containment", ["auto", "weak"])
+def test_what_was_told_to_end_while_it_was_prepared_never_begins(tmp_path: Path, containment: str) -> None:
+    bench = Bench(tmp_path, "--containment", containment)
+    try:
+        assert bench.sock is not None
+        spec = RunSpec("t", 1, "process", sh("echo began; trap '' TERM; sleep 60"), {})
+        stop = frames.pack(frames.STOP, (1, 1_000), (b"t",))
+        bench.sock.sendall(bench.runtime.start_frame(spec, soon(60_000)) + stop)
+        bench.wait(frames.REFUSED, frames.EXITED)
+        assert bench.output() == "" and bench.list()[0] == []
+    finally:
+        bench.close()
+
+
 def test_one_run_per_task_and_one_start_per_attempt(bench: Bench) -> None:
     bench.start("sleep", token())
     assert bench.start("true", attempt=2)[2][1] == b"task is live"
