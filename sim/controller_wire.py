@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from broker.events import Publication
 from controller.core.effects import ClearRetained, PublishFleet, PublishLeases
-from controller.core.events import CanaryReturned, heartbeat_batch
+from controller.core.events import CanaryReturned, HeartbeatBatch, heartbeat_batch
 from protocol import topics
 from protocol.codec import encode
 from protocol.core import Connect, Event, GarbageArrived, LinkDown, LinkUp, MessageArrived, Publish
@@ -42,6 +42,10 @@ class SimulatedWire:
         self.clock = clock
         self.network = network
         self._when_free, self._offer, self._later = when_free, offer, later
+        self.take_leases: Callable[[PublishLeases], PublishLeases | None] | None = None
+        """Who takes answers as columns; what it returns goes to the network."""
+        self.heartbeats = 0
+        """How many came, by the network or as columns."""
         self._connection = self._session = 0
         self._heartbeats: list[tuple[str, Heartbeat]] = []
 
@@ -78,6 +82,11 @@ class SimulatedWire:
         self._send(topics.CONTROLLER, effect.message)
 
     def publish_leases(self, effect: PublishLeases) -> None:
+        left = effect if self.take_leases is None else self.take_leases(effect)
+        if left is not None:
+            self._send_leases(left)
+
+    def _send_leases(self, effect: PublishLeases) -> None:
         columns = zip(
             effect.devices, effect.sessions.tolist(), effect.seqs.tolist(), effect.epochs.tolist(),
             effect.numbers.tolist(), effect.runs.tolist(), effect.inventories.tolist(),
@@ -138,7 +147,14 @@ class SimulatedWire:
         if not self._heartbeats:
             connection = self._connection
             self.clock.after(0, lambda: self._when_free(lambda: self._flush(connection)))
+        self.heartbeats += 1
         self._heartbeats.append((device, message))
+
+    def hear_columns(self, batch: HeartbeatBatch) -> None:
+        """Heartbeats that somebody else carried here."""
+        connection = self._connection
+        self.heartbeats += len(batch.devices)
+        self._when_free(lambda: self._offer(batch) if connection == self._connection else None)
 
     def _flush(self, connection: int) -> None:
         if connection == self._connection and self._heartbeats:
