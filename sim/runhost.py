@@ -138,12 +138,13 @@ class VirtualGuard:
         return "task is live" if held is not None else ""
 
     def _begin(self, run: GuardedRun) -> None:
-        """Everything is unpacked: now it starts, unless the deadline has come meanwhile."""
+        """Everything is unpacked: now it starts, unless its deadline or an order to end came meanwhile."""
         if run.gone or run.killing:
             return
-        if run.rule.deadline_ms and self.own.local_ms() >= run.rule.deadline_ms:
+        late = run.rule.deadline_ms and self.own.local_ms() >= run.rule.deadline_ms
+        if late or run.rule.cause:
             self._bury(run)
-            self.tell(RunRefused(*run.key, "past its deadline"))
+            self.tell(RunRefused(*run.key, "deadline passed" if late else "told to end before it began"))
         else:
             self._live(run)
 
@@ -160,8 +161,6 @@ class VirtualGuard:
         if run.does.duration_ms is not None:
             run.ends_ms = now_ms + run.does.duration_ms
             self.clock.at(run.ends_ms, lambda: self._exit(run))
-        if run.rule.cause:
-            self._terminate(run)
         self._arm(run)
 
     def extend(self, key: AttemptId, deadline_ms: int) -> None:
