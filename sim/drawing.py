@@ -22,8 +22,8 @@ FAULTS_MS = 300_000
 DEVICES = 20
 LANDED_MS = 20_000
 """What the worst weather delays arrives so long after the last fault at the latest."""
-OFTEN_MS, SELDOM_MS = 6_000, 120_000
-"""A family that is on comes as often as every `OFTEN_MS` in the mean, or as seldom."""
+SELDOM_MS = 120_000
+"""Of a family that is on there is one in so long at least, in the mean."""
 
 Stream = Callable[[str], Random]
 
@@ -40,7 +40,7 @@ def draw_plan(
     def stream(name: str) -> Random:
         return Random(f"{seed}/plan/{name}")
 
-    controllers = 2 if TWO_CONTROLLERS and stream("controllers").random() < 1 / 3 else 1
+    controllers = 2 if stream("controllers").random() < 1 / 3 else 1
     fleet = draw_devices(stream, devices, tuple(profiles) or firmware_profiles.names())
     chosen = tuple(families) or _draw_families(stream)
     return Plan(
@@ -53,9 +53,6 @@ def draw_plan(
         orders=draw_orders(stream, fleet, faults_ms),
         faults=_draw_faults(stream, chosen, Cast(fleet, controllers), faults_ms),
     )
-
-
-TWO_CONTROLLERS = False
 
 
 # ------------------------------------------------------------- the fleet
@@ -113,7 +110,8 @@ def _draw_faults(stream: Stream, families: Sequence[str], cast: Cast, lasts_ms: 
     for family in families:
         rng = stream(f"faults {family}")
         kinds = [name for name, kind in FAULTS.items() if kind.family == family]
-        gap_ms = spread(rng, OFTEN_MS, SELDOM_MS)
+        often_ms = max((FAULTS[name].gap_ms_min for name in kinds), default=SELDOM_MS)
+        gap_ms = spread(rng, often_ms, SELDOM_MS)
         at_ms = rng.expovariate(1 / gap_ms)
         while kinds and at_ms < lasts_ms:
             name = rng.choice(kinds)

@@ -83,11 +83,8 @@ class Scene:
         return next(device for device in self.plan.devices if device.name == name)
 
     def controller(self, fault: Fault) -> ControllerProcess:
-        everybody = self.controllers()
+        everybody = self.world.controllers
         return everybody[number(fault, "controller") % len(everybody)]
-
-    def controllers(self) -> list[ControllerProcess]:
-        return [self.world.controller]
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,6 +99,8 @@ class FaultKind:
     """Its further words in a scenario, all of them required."""
     of_device: bool = True
     """Whether it befalls one device, which then must be named."""
+    gap_ms_min: int = 6_000
+    """The mean time between two of its family is at least this."""
     outside: tuple[str, ...] = ()
     """Invariants that it suspends, because it lies outside the assumptions (section 11)."""
     instead: str = ""

@@ -55,9 +55,12 @@ def calm(scene: Scene) -> None:
     world.network.weather = replace(scene.fair, lost=0.0)
     for client in list(world.network.cuts):
         world.network.heal(client)
-    for controller in scene.controllers():
+    world.storage.fails, world.database.slow_ms = False, 0
+    for controller in world.controllers:
         controller.die_after = None
-    world.storage.fails = False
+        controller.set_rate(0)
+        controller.heal_database()
+        controller.resume()
     for clone in scene.clones.values():
         if clone.on:
             clone.power_off()
@@ -66,5 +69,5 @@ def calm(scene: Scene) -> None:
         device.guard.slow_ms = 0
         device.set_rate(scene.planned(device.name).rate_ppm)
         faults_of_devices.raise_device(device)
-    for controller in scene.controllers():
+    for controller in world.controllers:
         controller.start()

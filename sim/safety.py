@@ -48,7 +48,7 @@ def run_plan(plan: Plan, make_storage: MakeStorage, watch: Watch | None = None) 
         watch(world)
     try:
         detail = _play(scene)
-        world.checkers.check_accounts()
+        world.checkers.finish()
         for leak in world.network.leaks():
             world.checkers.breach("I13", leak)
         verdict = Verdict.NOT_CONVERGED if detail else Verdict.HELD
@@ -131,8 +131,9 @@ def restart(scene: Scene, component: str) -> None:
     world = scene.world
     world.clock.trace("peace", f"restart {component}")
     if component == "controller":
-        world.controller.kill()
-        world.controller.start()
+        leader = world.leader or world.controller
+        leader.kill()
+        leader.start()
     elif component == "broker":
         world.restart_broker(0, Survival.LOST)
     else:
@@ -168,7 +169,7 @@ def longest_lease_ms(plan: Plan) -> int:
 
 def build(plan: Plan, storage: Storage) -> World:
     """Its devices, still switched off, on its network."""
-    world = World(plan.seed, storage, ())
+    world = World(plan.seed, storage, (), plan.controllers)
     for device in plan.devices:
         _add(world, device)
     world.network.weather = fair_weather(plan)

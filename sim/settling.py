@@ -7,26 +7,21 @@ that fails, goes on changing for ever and is no move; what ends well or never is
 
 from __future__ import annotations
 
-from protocol.tasks import FINAL_TASK, JobKind, TaskState
+from protocol.tasks import JobKind, TaskState
+from sim.checking_state import Settling
 from sim.world import World
 
 
 def unsettled(world: World) -> str:
     """What is not as it should be now (I11); empty when all is well."""
+    if world.leader is None:
+        return "nobody leads"
     for device in world.devices:
         if not world.ready(device):
             return f"{device} is not back"
-    for task in world.checkers.tasks.values():
-        live = world.running(task.id)
-        if task.state in FINAL_TASK:
-            if live:
-                return f"{task.id} is {task.state} and lives: {live}"
-        elif task.state is TaskState.RUNNING:
-            if live != [(task.device, task.attempt)]:
-                return f"{task.id} is said to run as {task.device} {task.attempt}, lives: {live}"
-        elif not _waits(world, task.id):
-            return f"{task.id} is {task.state}, lives: {live}"
-    return ""
+    settling = world.checkers.by_name[Settling.invariant]
+    assert isinstance(settling, Settling)
+    return settling.unsettled(lambda task: _waits(world, task))
 
 
 def _waits(world: World, task: str) -> bool:

@@ -69,10 +69,8 @@ def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
     world, words = scene.world, dict(order.args)
     world.clock.trace("people", f"{order.kind} {words.get('job', words.get('device', ''))}")
     if order.kind == "submit":
-        if not _submit(scene, words) and tries > 1 and not scene.over:
-            world.clock.after(AGAIN_MS, lambda: give(scene, order, tries - 1))
-    elif world.controller.core is None:
-        return
+        request = world.submit_named(str(words["job"]), wish_of(words))
+        world.clock.after(AGAIN_MS, lambda: _submit_again(scene, order, request, tries - 1))
     elif order.kind == "cancel":
         world.request_cancel(str(words["job"]))
     elif order.kind == "ping":
@@ -81,6 +79,12 @@ def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
         world.request_unfreeze()
     else:
         world.request_decision(str(words["device"]), order.kind)
+
+
+def _submit_again(scene: Scene, order: Order, request: int, tries: int) -> None:
+    """The same key finds out whether the first one arrived."""
+    if request not in scene.world.replies and tries and not scene.over:
+        give(scene, order, tries)
 
 
 def wish_of(words: dict[str, int | str]) -> Wish:
@@ -99,14 +103,6 @@ def wish_of(words: dict[str, int | str]) -> Wish:
         lease_ms=int(words["lease_ms"]),
         key=str(words["job"]),
     )
-
-
-def _submit(scene: Scene, words: dict[str, int | str]) -> bool:
-    """Whether anybody answered."""
-    if scene.world.controller.core is None:
-        return False
-    request = scene.world.submit_named(str(words["job"]), wish_of(words))
-    return request in scene.world.replies
 
 
 def reopen(scene: Scene) -> None:
