@@ -180,7 +180,7 @@ class AgentProcess:
                 self._waiting.append(event)
             return
         self._carry_out(self.core.handle(event, self.own.local_ms()))
-        if not self._stalled:
+        if not self._stalled and type(event) is not SensorsRead:  # it moves no deadline
             self._arm()
 
     def _round(self, events: list[Event]) -> None:

@@ -44,6 +44,8 @@ from sim.sampling import Sampler
 FLEET = "sim"
 SMALL = Resources(1_000, 100)
 ROOM = Resources(4_000, 4_096, 10_000, 0)
+ACCESS = FleetAcl(FLEET)
+"""One for all worlds: what it remembers depends on names only."""
 READY_MS = 60_000
 """A world that is not ready by then never will be."""
 
@@ -91,7 +93,7 @@ class World:
         self.seed = seed
         self.storage = storage
         self.clock = Clockwork(seed)
-        self.broker = BrokerModel(acl=FleetAcl(FLEET))
+        self.broker = BrokerModel(acl=ACCESS)
         self.network = Network(self.clock, self.broker)
         self.checkers = Checkers(self.clock)
         self.network.on_delivered = self.checkers.saw
