@@ -24,7 +24,7 @@ from typing import Any
 from controller.store.base import Fenced, StoreError
 from controller.store.memory import MemoryStore
 from sim import drawing, safety
-from sim.controllers import Storage
+from sim.database import Storage
 from sim.plan import Outcome, Plan, Verdict
 from sim.tally import Played
 
