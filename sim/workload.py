@@ -12,6 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from controller.core.records import Constraint
+from controller.core.views import RefusalView
 from protocol.limits import LEASE_MS_MAX, LEASE_MS_MIN
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
@@ -20,6 +21,7 @@ from sim.plan import Args, Order, PlannedDevice
 from sim.world import Wish
 
 AGAIN_MS = 2_500
+NOT_READY = "not_ready"
 TRIES = 20
 FIRST_JOBS = 4
 GAP_MS = 150_000
@@ -106,18 +108,17 @@ def wish_of(words: dict[str, int | str]) -> Wish:
 
 
 def reopen(scene: Scene) -> None:
-    """After the faults: every device is known and open, whatever was decided."""
-    for device in scene.plan.devices:
-        scene.world.request_decision(device.name, "add")
-        scene.world.request_decision(device.name, "uncordon")
+    """After the faults an operator makes good what is decided against devices, until it is done.
 
-
-def look_again(scene: Scene) -> None:
-    """A quarantine may follow the last word of a clone: once it is gone an operator ends that too."""
-    for name in scene.clones:
-        row = scene.world.checkers.devices.get(name)
-        if row is not None and row.quarantined:
-            scene.world.request_decision(name, "uncordon")
+    A quarantine only of a device that had a clone: it may follow the clone's last word.
+    """
+    world = scene.world
+    for name in world.devices:
+        row = world.checkers.devices.get(name)
+        if row is not None and row.removed:
+            world.request_decision(name, "add")
+        elif row is not None and (row.cordoned or (row.quarantined and name in scene.clones)):
+            world.request_decision(name, "uncordon")
 
 
 # ------------------------------------------------------------- drawing
