@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--hours", type=_number(0.01, 1_000), default=24.0, metavar="H", help="default: 24")
     scale.add_argument("--seed", type=_whole(0, 2**53), default=0, metavar="S", help="default: 0")
     scale.add_argument("--json", action="store_true", help="one JSON object")
+    scale.add_argument("-q", "--quiet", action="store_true", help="no progress")
     return top
 
 

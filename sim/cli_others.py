@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from sim import scenarios as files
 from sim.histories import HistoryError, check_history, read_history
+from sim.progress import Progress
 from sim.refusals import ExitCode, Refused
+from sim.scale import ScaleResult, Work, run_scale
 from sim.scenarios import read_scenario
+from sim.tally import lasting
+from sim.workers import memory_storage
 
 BREACHES_TOLD_MAX = 20
 
@@ -68,4 +74,48 @@ def check(options: Namespace) -> int:
     return ExitCode.HELD
 
 
-COMMANDS: dict[str, Callable[[Namespace], int]] = {"scenarios": scenarios, "check": check}
+def scale(options: Namespace) -> int:
+    """Everybody is real; only devices at rest go as columns. Measured with the processor's clock."""
+    progress = Progress(100, "percent", options.quiet)
+
+    def watch(share: float) -> None:
+        while progress.done < int(share * 100):
+            progress.step()
+
+    began_ns = time.process_time_ns()
+    work = Work(max(1, options.devices // 5), max(1, options.devices // 50))
+    try:
+        result = run_scale(options.devices, options.hours, memory_storage(), options.seed, work, watch)
+    finally:
+        progress.close()
+    core_s = (time.process_time_ns() - began_ns) / 1e9
+    pace = round(result.devices * result.virtual_ms / 1_000 / core_s)
+    if options.json:
+        told = asdict(result) | {"core_seconds": round(core_s, 3), "device_seconds_per_core_second": pace}
+        print(json.dumps(told))
+    else:
+        _tell_scale(result, core_s, pace)
+    if result.breaches:
+        return ExitCode.VIOLATED
+    return ExitCode.HELD if result.starts else ExitCode.CRASHED
+
+
+def _tell_scale(result: ScaleResult, core_s: float, pace: int) -> None:
+    shown = (
+        ("devices", f"{result.devices:,}"),
+        ("virtual time", lasting(result.virtual_ms)),
+        ("heartbeats", f"{result.heartbeats:,} ({result.columns:,} as columns)"),
+        ("runs started", f"{result.starts:,}"),
+        ("batch tasks done", f"{result.succeeded:,}"),
+        ("services moved", f"{result.lost:,}"),
+        ("violations", f"{len(result.breaches):,}"),
+        ("core time", f"{core_s:,.1f} s"),
+        ("pace", f"{pace:,} device-seconds per core-second"),
+        ("trace hash", result.trace_hash),
+    )
+    print("\n".join(f"{name:<16}  {value}" for name, value in shown))
+    for breach in result.breaches[:BREACHES_TOLD_MAX]:
+        print(f"  {breach}")
+
+
+COMMANDS: dict[str, Callable[[Namespace], int]] = {"scenarios": scenarios, "check": check, "scale": scale}
