@@ -25,6 +25,10 @@ LANDED_MS = 20_000
 SELDOM_MS = 120_000
 """Of a family that is on there is one in so long at least, in the mean."""
 
+EXCLUDED_BY = {"walls": "backups"}
+"""Devices drop what is said in an epoch below the highest they heard. A copy put back while the clock
+went back too may give its leader such an epoch, and only a document of a higher one would tell it (D1)."""
+
 Stream = Callable[[str], Random]
 
 
@@ -102,6 +106,7 @@ def _draw_families(stream: Stream) -> tuple[str, ...]:
     share = stream("swarm").uniform(0.1, 0.7)
     draws = {family: stream(f"family {family}").random() for family in (*FAMILIES, QUIRKS_FAMILY)}
     found = tuple(family for family, draw in draws.items() if draw < share)
+    found = tuple(family for family in found if EXCLUDED_BY.get(family) not in found)
     return found or (min(draws, key=lambda family: draws[family]),)
 
 

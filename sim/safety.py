@@ -89,7 +89,6 @@ def _play(scene: Scene) -> str:
     workload.schedule(scene)
     world.advance(plan.faults_ms)
     faults.calm(scene)
-    workload.reopen(scene)
     world.advance(landing_ms(plan))
     return _settles(scene) or _stays(scene)
 
@@ -101,7 +100,7 @@ def _settles(scene: Scene) -> str:
         if world.now_ms >= until_ms:
             return f"not settled {settle_ms(scene.plan)} ms after the last fault: {wrong}"
         world.advance(LOOK_MS)
-        workload.look_again(scene)
+        workload.reopen(scene)
     return ""
 
 
