@@ -137,8 +137,11 @@ class Ints:
             raise _wrong("a list", value)
         if len(value) != self.length:
             raise RemoteGarbage(GarbageReason.OUT_OF_RANGE, f"expected {self.length} integers")
-        read = self.item.read
-        return self.make(*[read(v) for v in value])
+        high = self.item.high
+        for v in value:
+            if type(v) is not int or v < 0 or v > high:
+                self.item.read(v)  # tells what is wrong
+        return self.make(*value)
 
     def write(self, value: tuple[int, ...], named: bool) -> object:
         return list(value)

@@ -101,6 +101,8 @@ class AgentProcess:
         self._waiting: list[Event] = []
         self._session = 0
         self._armed_ms: int | None = None
+        self._due_ms: int | None = None
+        """Its next deadline by its own clock, as the core named it after the last event."""
         self._perform = self._performers()
 
     # ------------------------------------------------------------- its life
@@ -243,7 +245,7 @@ class AgentProcess:
         self.clock.after(1, lambda: self.feed(event))
 
     def _arm(self) -> None:
-        due_ms = self.core.next_due_ms()
+        due_ms = self._due_ms = self.core.next_due_ms()
         if due_ms is None:
             return
         world_ms = max(self.own.world_ms(due_ms), self.clock.now_ms + 1)
@@ -263,7 +265,7 @@ class AgentProcess:
             return
         self._armed_ms = None
         if not self._stalled:
-            due_ms = self.core.next_due_ms()
+            due_ms = self._due_ms
             if due_ms is not None and self.own.local_ms() >= due_ms:
                 self.feed(TimerElapsed())
             else:

