@@ -66,6 +66,11 @@ class Clockwork:
         if self.now_ms < until_ms:
             self.now_ms = until_ms
 
+    @property
+    def asked(self) -> int:
+        """How much work was asked for so far."""
+        return self._seq
+
     def pending(self) -> int:
         """How much work waits; for who watches that nothing piles up."""
         return len(self._heap)
