@@ -28,6 +28,8 @@ class Holds:
         self.tasks = tasks
         self.reported: dict[int, frozenset[AttemptId]] = {}
         """Per device, what its newest processed `Runs` listed."""
+        self.begun: dict[int, frozenset[AttemptId]] = {}
+        """Of that, what it did not list as `starting`: such a run may still be kept from beginning."""
 
     # ------------------------------------------------------------- reports
 
@@ -40,6 +42,7 @@ class Holds:
         if (runs.session, runs.number) > seen:
             self.fleet.note_runs(row, runs.session, runs.number)
             self.reported[row] = frozenset(entries)
+            self.begun[row] = frozenset(k for k, e in entries.items() if e.state is not RunState.STARTING)
         if self.fleet.quarantined[row]:
             return
         for attempt in list(self.ledger.by_device[row].values()):
@@ -184,5 +187,5 @@ class Holds:
     def unstarted(self, row: int) -> list[Attempt]:
         """Attempts that no `Runs` of this session showed as started (L7)."""
         fresh = int(self.fleet.runs_session[row]) == int(self.fleet.session[row])
-        listed = self.reported.get(row, frozenset()) if fresh else frozenset()
-        return [a for a in self.ledger.by_device[row].values() if a.id not in listed]
+        begun = self.begun.get(row, frozenset()) if fresh else frozenset()
+        return [a for a in self.ledger.by_device[row].values() if a.id not in begun]

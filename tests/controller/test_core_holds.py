@@ -197,6 +197,18 @@ def test_l7_a_decision_removes_in_its_commit_what_nobody_showed_as_started(desk,
     assert number
 
 
+@pytest.mark.parametrize("verb", ["cordon", "drain", "remove"])
+def test_l7_a_run_that_is_only_starting_is_taken_out_too(desk, desk_kit, verb):
+    """Its start may take long; it would begin after the decision has become effective (I6)."""
+    number = desk.join()
+    desk.placed()
+    desk.heartbeat("d1", number, 10)
+    desk.runs("d1", number, 2, ("j1.0", 1, RunState.STARTING))
+    assert desk.task().state is TaskState.RUNNING
+    desk.decide("d1", verb)
+    assert desk.attempt().state == "removed"
+
+
 def test_l7_what_an_earlier_session_showed_does_not_count(desk, desk_kit):
     desk.running()
     desk.status("d1", desk_kit.session(2))
