@@ -94,6 +94,8 @@ class Fleet:
         self.index: dict[str, int] = {}
         self.records: list[DeviceRow] = []
         self.sites: dict[str, int] = {}
+        self.forgiven_ms = NEVER
+        """Silence is counted from here on: before, we heard nobody."""
         self.room_generation = 0
         """Rises whenever a device may have become able to take a task."""
         self.facts_generation = 0
@@ -220,6 +222,7 @@ class Fleet:
     def hear_all(self, now_ms: int) -> None:
         """After an outage of our own link nobody is blamed for having been silent."""
         np.maximum(self.heard_ms[: self.count], now_ms, out=self.heard_ms[: self.count])
+        self.forgiven_ms = now_ms
 
     # ------------------------------------------------------------- documents
 
