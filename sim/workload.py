@@ -12,7 +12,6 @@ from collections.abc import Callable
 from random import Random
 
 from controller.core.records import Constraint
-from controller.core.views import RefusalView
 from protocol.limits import LEASE_MS_MAX, LEASE_MS_MIN
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
@@ -21,7 +20,6 @@ from sim.plan import Args, Order, PlannedDevice
 from sim.world import Wish
 
 AGAIN_MS = 2_500
-NOT_READY = "not_ready"
 TRIES = 20
 FIRST_JOBS = 4
 GAP_MS = 150_000
