@@ -68,9 +68,7 @@ def main() -> int:
     show(
         Result("device-seconds per core-second", rate, "/s", AT_LEAST, at_least=True),
         Result("... against our own wish", rate, "/s", GOAL, at_least=True),
-        Result(
-            "one event, with everything it sets off", spent / events * 1e6, "us", probe=bare / events * 1e6
-        ),
+        Result("one event, with everything it sets off", event_us, "us", probe=bare_us),
         Result("one seed", spent / options.seeds * 1e3, "ms", cpu=f"{slowest * 1e3:.0f} ms the slowest"),
     )
     verdicts = sorted(str(d[3]) for d in done)
