@@ -93,6 +93,8 @@ class OneResult(Checker):
         for old, row in commit.attempts:
             if old is not None:
                 self._judge_attempt(old, row)
+            if row.state is AttemptState.FREE and (old is None or old.state is not row.state):
+                self._judge_free(row)
         for audit in commit.audits:
             if audit.what == "task" and audit.old in _STATES and audit.new in _STATES:
                 self._judge_move(audit.object, _STATES[audit.old], _STATES[audit.new], audit.device)
@@ -110,20 +112,23 @@ class OneResult(Checker):
             self._judge_result(row)
 
     def _judge_result(self, row: TaskRow) -> None:
-        """The end of a task: of its last attempt, which is free and has no run any more."""
+        """The end of a task is that of its last attempt."""
         current = self.seen.last.get(row.id, 0)
         if row.attempt != current and AttemptId(row.id, current) not in self.seen.obscure:
             self.breach(f"{row.id} is {row.state} by attempt {row.attempt} of {current}", row.device)
         held = self.seen.attempts.get(AttemptId(row.id, row.attempt))
-        if held is not None and held.state is not AttemptState.FREE:
+        by_run = row.state is TaskState.SUCCEEDED or bool(row.device)
+        if by_run and held is not None and held.state is not AttemptState.FREE:
             self.breach(f"{row.id} is {row.state} while attempt {row.attempt} is {held.state}", held.device)
-        if row.state is TaskState.CANCELLED:
-            return  # I7 asks what still lives
-        for device, run in self.seen.live.get(row.id, ()):
-            known = self.seen.devices.get(device)
-            if run.attempt == row.attempt and not (known is not None and known.removed):
-                what = f"{row.id} is {row.state} and its attempt {run.attempt} lives on {device}"
-                self.breach(what, device, excused=self.judge.outside("I1", device))
+
+    def _judge_free(self, row: AttemptRow) -> None:
+        """What is free lives no more (L3); only for a removed device nobody waits."""
+        task, known = self.seen.tasks.get(row.task), self.seen.devices.get(row.device)
+        if (task is not None and task.desired != "run") or (known is not None and known.removed):
+            return  # of what was cancelled I7 asks the same
+        if any(r.attempt == row.attempt and d == row.device for d, r in self.seen.live.get(row.task, ())):
+            what = f"{row.task} {row.attempt} is free and lives on {row.device}"
+            self.breach(what, row.device, excused=self.judge.outside("I1", row.device))
 
     def _judge_attempt(self, old: AttemptRow, row: AttemptRow) -> None:
         if self._ranks[row.state] < self._ranks[old.state]:

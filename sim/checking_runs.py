@@ -8,12 +8,12 @@ kill are done two per cent and a second before it.
 
 from __future__ import annotations
 
-from controller.core.records import DeviceRow
+from controller.core.records import AttemptRow, AttemptState, DeviceRow
 from protocol import topics
 from protocol.errors import RemoteGarbage
 from protocol.limits import hold_ms
 from protocol.messages import Heartbeat
-from protocol.tasks import AttemptId, TaskState
+from protocol.tasks import AttemptId
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Commit
 from sim.ears import understand
@@ -149,8 +149,8 @@ class NothingStartsWhereShut(Checker):
 class CancelledEnds(Checker):
     """I7: (`at_most_one`) no live run later than hold after its cancel was committed.
 
-    An `at_least_one` run counts as stopping until it has ended: a task whose cancel is carried out
-    has no run of its last attempt, but on a device that was removed.
+    An `at_least_one` run counts as stopping until it has ended: its attempt becomes free no sooner,
+    but on a device that was removed.
     """
 
     invariant = "I7"
@@ -169,19 +169,27 @@ class CancelledEnds(Checker):
         for old, row in commit.tasks:
             if row.desired == "cancelled" and (old is None or old.desired != "cancelled"):
                 self._ask(row.id, commit.at_ms)
-            if row.state is TaskState.CANCELLED and (old is None or old.state is not row.state):
-                self._check_over(row.id, row.attempt)
+        for before, attempt in commit.attempts:
+            ended = attempt.state is AttemptState.FREE and (
+                before is None or before.state is not attempt.state
+            )
+            if ended and attempt.task in self._asked_ms:
+                self._check_over(attempt)
 
     def _ask(self, task: str, at_ms: int) -> None:
         self._asked_ms[task] = at_ms
         for _, run in self.seen.live.get(task, ()):
             self._watch(run)
 
-    def _check_over(self, task: str, attempt: int) -> None:
-        for device, run in self.seen.live.get(task, ()):
-            known = self.seen.devices.get(device)
-            if run.attempt == attempt and not (known is not None and known.removed):
-                what = f"{task} is cancelled and its attempt {attempt} lives on {device}"
+    def _check_over(self, attempt: AttemptRow) -> None:
+        """Whoever says that it is over must be right, but of a device that was removed."""
+        known = self.seen.devices.get(attempt.device)
+        for device, run in self.seen.live.get(attempt.task, ()):
+            same = run.attempt == attempt.attempt and device == attempt.device
+            if same and not (known is not None and known.removed):
+                what = (
+                    f"{attempt.task} is cancelled, {attempt.attempt} said to be over, and lives on {device}"
+                )
                 self.breach(what, device, excused=self.judge.outside("I1", device))
 
     def _thawed(self, thaw: RunThawed) -> None:

@@ -125,7 +125,7 @@ class Shown(Observation):
     period_ms: int = 0
     """How often the device beats."""
     hearing_ms: int = 0
-    """Since when the one who shows it has been connected; 0: it is not, and claims nothing."""
+    """Since when the one who shows it hears and counts silence; 0: it does not, and claims nothing."""
 
 
 @dataclass(slots=True)

@@ -43,8 +43,6 @@ class Sampler:
     def __init__(self, world: World) -> None:
         self.world = world
         self.looks = 0
-        self._standing: dict[int, int] = {}
-        """Number of a controller's connection -> the first look at which it stood."""
 
     def begin(self) -> None:
         self.world.clock.after(LOOK_MS, self._tick)
@@ -69,9 +67,9 @@ class Sampler:
         if leader is None or core is None:
             return
         now_ms, saw = self.world.now_ms, self.world.checkers.saw
-        hearing_ms = self._hearing_ms(leader.client)
-        if hearing_ms:  # what waited behind a commit is newer than its stamp: judged from then on
-            hearing_ms = max(hearing_ms, leader.late_ms)
+        hearing_ms = 0
+        if self._stands(leader.client):  # what waited behind a commit is newer than its stamp
+            hearing_ms = max(core.ledger.fleet.forgiven_ms, leader.late_ms)
         page = core.pictures.devices("", "", PAGE, now_ms)
         assert isinstance(page, DevicesView)
         periods = core.ledger.fleet.periods_ms()
@@ -79,12 +77,10 @@ class Sampler:
             period_ms = int(periods[core.ledger.fleet.index[view.id]])
             saw(Shown(now_ms, view.id, view.state, view.session, period_ms, hearing_ms))
 
-    def _hearing_ms(self, client: str) -> int:
-        """Since when its connection has stood at a look; 0 where it does not stand now."""
+    def _stands(self, client: str) -> bool:
+        """Whether its connection stands: who is cut off claims nothing."""
         lines = self.world.network.lines.values()
-        stand = [line.number for line in lines if line.client == client and line.up and line.near_open]
-        self._standing = {number: self._standing.get(number, self.world.now_ms) for number in stand}
-        return max(self._standing.values(), default=0)
+        return any(line.client == client and line.up and line.near_open for line in lines)
 
     # ------------------------------------------------------------- sizes
 
