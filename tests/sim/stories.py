@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
+import stories_controller
 import stories_device
+import stories_leaders
+import stories_runs
+import stories_work
 
 
 def _of(module: ModuleType) -> dict[str, Callable[[], set[str]]]:
@@ -17,4 +21,5 @@ def _of(module: ModuleType) -> dict[str, Callable[[], set[str]]]:
     return found
 
 
-STORIES = _of(stories_device)
+MODULES = (stories_device, stories_runs, stories_controller, stories_leaders, stories_work)
+STORIES = {name: story for module in MODULES for name, story in _of(module).items()}

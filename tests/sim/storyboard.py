@@ -22,11 +22,15 @@ from protocol.messages import Message
 from protocol.resources import Resources
 from protocol.tasks import Guarantee
 from sim.controllers import Storage
+from sim.rogue import Rogue
 from sim.world import FLEET, ROOM, Wish, World
 
 HOLD = hold_ms(30_000)
 EAGER = Guarantee.AT_LEAST_ONE
-ALWAYS: Callable[[Message], object] = lambda message: True
+
+
+def always(message: Message) -> object:
+    return True
 
 
 @dataclass
@@ -80,11 +84,11 @@ class Ear:
                 return False
         return True
 
-    def hold(self, *channels: str, device: str = "", when=ALWAYS) -> None:
+    def hold(self, *channels: str, device: str = "", when=always) -> None:
         """From now on these wait until `release` or `say`."""
         self.stops += [Stop(channel, device, when, -1, False) for channel in channels]
 
-    def drop(self, *channels: str, device: str = "", when=ALWAYS, times: int = -1) -> None:
+    def drop(self, *channels: str, device: str = "", when=always, times: int = -1) -> None:
         self.stops += [Stop(channel, device, when, times, True) for channel in channels]
 
     def clear(self) -> None:
@@ -107,7 +111,7 @@ class Ear:
         topic = topics.build(FLEET, device, message.channel)
         self.say(Letter(topic, encode(message), message.retain))
 
-    def last(self, channel: str, device: str = "", when=ALWAYS) -> Letter:
+    def last(self, channel: str, device: str = "", when=always) -> Letter:
         """The newest letter of a channel that came to this door."""
         for letter in reversed(self.heard):
             fits = letter.topic.endswith("/" + channel) and device in ("", letter.device)
@@ -138,15 +142,26 @@ class Stage:
     """A world, doors, and what broke in it."""
 
     def __init__(
-        self, devices: int = 2, seed: int = 1, rooms: tuple[Resources, ...] = (), begin: bool = True
+        self,
+        devices: int = 2,
+        seed: int = 1,
+        rooms: tuple[Resources, ...] = (),
+        begin: bool = True,
+        controllers: int = 1,
     ) -> None:
-        self.world = World(seed, Storage(MemoryStore(), (Fenced, StoreError)), rooms or (ROOM,) * devices)
+        storage = Storage(MemoryStore(), (Fenced, StoreError))
+        self.world = World(seed, storage, rooms or (ROOM,) * devices, controllers)
         self.found: set[str] = set()
         self.ears: dict[str, Ear] = {}
         connect = self.world.network.connect
-        self.world.network.connect = lambda client, holder, *rest: connect(  # type: ignore[method-assign]
-            client, Door(self.ear(rest[2] if len(rest) > 2 and rest[2] else client), holder), *rest
-        )
+
+        def through_a_door(client: str, holder: Any, *rest: Any) -> int:
+            if isinstance(holder, Rogue):
+                return connect(client, holder, *rest)
+            place = rest[2] if len(rest) > 2 and rest[2] else client
+            return connect(client, Door(self.ear(place), holder), *rest)
+
+        self.world.network.connect = through_a_door  # type: ignore[method-assign]
         if begin:
             self.world.begin()
 
