@@ -103,6 +103,7 @@ class Controller:
         restored = leader.epoch if beginning.restored else int(snapshot.fleet.get(RESTORED_EPOCH, "0"))
         load_devices(self.ledger, snapshot, now_ms)
         self._wire(restored, policy, now_ms)
+        self.documents.doubt(restored)
         load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
         self.failover.recall(snapshot.fleet, now_ms)
         self.failover.resume(now_ms)
@@ -343,7 +344,7 @@ class Controller:
     def _on_canary(self, event: CanaryReturned, now_ms: int) -> None:
         if event.number == self.canary:
             self.canary_back = event.number
-            self.failover.deaf = False
+            self.failover.hear_again(now_ms)
             self.ledger.calm("canary")
 
     def _renew(self, now_ms: int) -> None:

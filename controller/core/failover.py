@@ -26,6 +26,8 @@ FAILOVERS_AT_ONCE = 1_000
 FAILOVER_MS = 1
 """A controller that moves faster than devices can start only piles up documents."""
 RETRY_MS = 500
+HEARING_MS = LEASE_MS
+"""After our own deafness devices have so long to be heard again before their silence counts."""
 FROZEN = "frozen:"
 """Fleet fact of a site whose failover is frozen: a restart in a storm must not end the freeze."""
 
@@ -41,7 +43,13 @@ class Failover:
         """Site -> until when its failover is frozen."""
         self.deaf = False
         """The canary did not return: we cannot tell silence from our own deafness."""
+        self._listening_until_ms = 0
         self.pace = Pace(FAILOVERS_AT_ONCE, FAILOVER_MS)
+
+    def hear_again(self, now_ms: int) -> None:
+        """The canary is back: what was silent until now was us, and nobody is moved for it."""
+        if self.deaf:
+            self.deaf, self._listening_until_ms = False, now_ms + HEARING_MS
 
     # ------------------------------------------------------------- losses
 
@@ -96,7 +104,7 @@ class Failover:
             self._lose(attempt, now_ms)
 
     def _must_wait(self, attempt: Attempt, now_ms: int) -> bool:
-        if self.deaf or int(self.fleet.site[attempt.device]) in self.frozen:
+        if self.deaf or now_ms < self._listening_until_ms or int(self.fleet.site[attempt.device]) in self.frozen:
             return True
         return not self.pace.admits(now_ms)
 
