@@ -449,3 +449,42 @@ def test_a_power_cut_takes_the_end_of_what_was_written_and_the_rest_is_stored(wo
     world.advance(120_000)
     stored = world.storage.store.output(task, 1, 1, 0, 1_000).data
     assert stored and written(outputs, task, 1, 1).startswith(stored)
+
+
+# ------------------------------------------------------------- what seeds have found
+
+
+@pytest.mark.parametrize("late_ms", [100, 300, 500, 700, 900, 1_100, 1_400])
+def test_a_tombstone_lost_before_its_acknowledgement_starts_nothing_twice(make_world, late_ms):
+    """1. A guard dies with its run; `Runs` says so, the controller frees the attempt and starts its
+    successor elsewhere. 2. The acknowledgement waits a second for company. 3. The card goes bad and
+    the machine boots: no tombstone. 4. The retained document still names the attempt and is the
+    present one; its grant would start the attempt again, beside its successor."""
+    world = make_world(devices=2)
+    task, device = started(world)
+    device.kill_guard()
+    world.advance(700 + late_ms)
+    device.power_off()
+    device.corrupt_journal()
+    device.boot()
+    world.until(lives(world, task), 3 * HOLD)
+    world.advance(60_000)
+    assert len(set(attempts(world))) == len(attempts(world)) and len(world.running(task)) == 1
+
+
+@pytest.mark.parametrize("verb", ["cordon", "drain"])
+@pytest.mark.parametrize("late_ms", [500, 2_000, 3_500])
+def test_a_slow_start_does_not_begin_after_its_device_was_shut(make_world, verb, late_ms):
+    """1. A start takes seconds, and `Runs` shows it as starting. 2. The device is shut, and a heartbeat
+    names that revision. 3. A run that counted as started would begin now."""
+    world = make_world(devices=1)
+    device = world.devices["d0"]
+    first = f"{world.submit(Wish(runs_ms=500))}.0"
+    world.until(lives(world, first))
+    device.guard.slow_ms = 4_000
+    task = f"{world.submit()}.0"
+    world.until(lambda: task in device.guard.runs)
+    world.advance(late_ms)
+    world.decide("d0", verb)
+    world.advance(60_000)
+    assert [key.task for _, _, key in world.checkers.start_times] == [first]
