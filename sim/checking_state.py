@@ -17,7 +17,15 @@ from protocol.tasks import FINAL_TASK, TaskState
 from sim.checking_base import Checker, Heard
 from sim.checking_picture import Commit, Picture
 from sim.ears import understand
-from sim.observations import Delivered, Measured, Observation, RestartBegan, RestartOver, Shown
+from sim.observations import (
+    DatabaseRestored,
+    Delivered,
+    Measured,
+    Observation,
+    RestartBegan,
+    RestartOver,
+    Shown,
+)
 
 SWEEP_MS = 1_000
 """How late a device that fell silent may be found out: the controller looks so often."""
@@ -38,6 +46,11 @@ class ShownIsSo(Checker):
         self._beat: dict[str, tuple[int, int]] = {}
         """Device -> (highest session of a heartbeat that reached a controller, when its last one did)."""
         return {Delivered: self._delivered, Shown: self._shown}
+
+    def on_restored(self, copy: DatabaseRestored) -> None:
+        """The copy knows of no later session; that one spoke is no reason any more."""
+        self._born.clear()
+        self._beat = {device: (0, beat_ms) for device, (_, beat_ms) in self._beat.items()}
 
     def _delivered(self, delivery: Delivered) -> None:
         if not delivery.received or not delivery.topic.endswith(("/heartbeat", "/status")):

@@ -255,6 +255,11 @@ class ControllerProcess:
         if self.core is not None or not question:
             self._when_free(lambda: self._handle(event), question)
 
+    @property
+    def behind(self) -> bool:
+        """Whether something that arrived waits for a commit."""
+        return self._busy or bool(self._inbox)
+
     def _when_free(self, work: Work, question: bool = False) -> None:
         if self.paused or self._busy or self._inbox:
             self._inbox.append((self.clock.now_ms, question, work))
