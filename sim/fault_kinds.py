@@ -30,7 +30,7 @@ class Whole(NamedTuple):
     high: int
 
 
-class Choice(NamedTuple):
+class OneOf(NamedTuple):
     """A word whose value is one of these."""
 
     words: tuple[str, ...]
@@ -42,7 +42,7 @@ class Name(NamedTuple):
     what: str
 
 
-Word = Whole | Choice | Name
+Word = Whole | OneOf | Name
 
 
 class Drawn(NamedTuple):

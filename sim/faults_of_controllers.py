@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from sim.fault_kinds import Cast, Choice, Drawn, FaultKind, Scene, Whole, Word, nothing, number, spread, text
+from sim.fault_kinds import Cast, Drawn, FaultKind, OneOf, Scene, Whole, Word, nothing, number, spread, text
 from sim.faults_of_devices import RATE_PPM_MAX
 from sim.faults_of_network import WAY_ODDS, WAYS, cut_client
 from sim.plan import Fault
@@ -180,7 +180,7 @@ KINDS = {
     ),
     "controller_paused": FaultKind("standstills", _draw_pause, _pauses, _resumes, CONTROLLER, False),
     "controller_cut": FaultKind(
-        "partitions", _draw_cut, _cut_begins, _cut_ends, {**CONTROLLER, "way": Choice(WAYS)}, False
+        "partitions", _draw_cut, _cut_begins, _cut_ends, {**CONTROLLER, "way": OneOf(WAYS)}, False
     ),
     "controller_clock_rate": FaultKind(
         "clocks", _draw_rate, _clock_strays, _clock_returns,
@@ -197,7 +197,7 @@ KINDS = {
     "database_cut": FaultKind("partitions", _draw_reach, _out_of_reach, _in_reach, CONTROLLER, False),
     "backup_taken": FaultKind("backups", lambda rng, cast: Drawn("", 0), _copied, nothing, {}, False),
     "backup_restored": FaultKind(
-        "backups", _draw_restore, _restored, nothing, {"copy": Choice(COPY)}, False, 60_000,
+        "backups", _draw_restore, _restored, nothing, {"copy": OneOf(COPY)}, False, 60_000,
         outside=("I1", "I2", "I3", "I4", "I6", "I7", "I15"),
         instead="nothing new is started for one hold after it was marked or found out, with an alarm; "
         "what was accepted, cancelled or cordoned after the copy was taken is lost",

@@ -11,7 +11,7 @@ from random import Random
 from firmware_profiles import load
 from protocol.limits import CLOCK_RATE_PPM
 from sim.devices import CLOCK_INVARIANTS, CLONE_INVARIANTS, SUSPEND_INVARIANTS, SimulatedDevice
-from sim.fault_kinds import Cast, Choice, Drawn, FaultKind, Scene, Whole, Word, nothing, number, spread, text
+from sim.fault_kinds import Cast, Drawn, FaultKind, OneOf, Scene, Whole, Word, nothing, number, spread, text
 from sim.plan import Fault
 
 GUARDS_RUNS = ("die", "survive")
@@ -263,7 +263,7 @@ KINDS = {
         "agents", _draw_agent_dies_after, _agent_dies_after, _raise, {"steps": Whole(0, 10_000)}
     ),
     "agent_frozen": FaultKind("freezes", _draw_freeze, _agent_freezes, _thaws),
-    "guard_killed": FaultKind("guards", _draw_guard, _guard_dies, nothing, {"runs": Choice(GUARDS_RUNS)}),
+    "guard_killed": FaultKind("guards", _draw_guard, _guard_dies, nothing, {"runs": OneOf(GUARDS_RUNS)}),
     "processes_killed": FaultKind("machines", _draw_killed, _processes_die, _raise),
     "power_cut": FaultKind("machines", _draw_power, _power_fails, _raise),
     "suspended": FaultKind("sleep", _draw_sleep, _sleeps, _wakes),
@@ -285,10 +285,10 @@ KINDS = {
     ),
     "journal_full": FaultKind("disks", _draw_full, _journal_fails, _journal_mends),
     "disk_slow": FaultKind("disks", _draw_slow_disk, _disk_slows, _disk_hurries, BY),
-    "save_torn": FaultKind("journals", _draw_tear, _save_tears, _raise, {"image": Choice(IMAGES)}),
-    "journal_wiped": FaultKind("journals", _draw_wipe, _journal_goes, _raise, {"with": Choice(WITH)}),
+    "save_torn": FaultKind("journals", _draw_tear, _save_tears, _raise, {"image": OneOf(IMAGES)}),
+    "journal_wiped": FaultKind("journals", _draw_wipe, _journal_goes, _raise, {"with": OneOf(WITH)}),
     "journal_corrupt": FaultKind(
-        "journals", _draw_rot, _journal_rots, _raise, {"slots": Choice(SLOTS), "with": Choice(WITH)}
+        "journals", _draw_rot, _journal_rots, _raise, {"slots": OneOf(SLOTS), "with": OneOf(WITH)}
     ),
     "slow_starts": FaultKind("slow", _draw_slow, _starts_slow, _starts_fast, BY),
 }  # fmt: skip

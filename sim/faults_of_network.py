@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import Random
 
 from broker.events import Survival
-from sim.fault_kinds import Cast, Choice, Drawn, FaultKind, Name, Scene, Whole, nothing, number, spread, text
+from sim.fault_kinds import Cast, Drawn, FaultKind, Name, OneOf, Scene, Whole, nothing, number, spread, text
 from sim.plan import Fault
 from sim.rogue import forgeries
 from sim.world import FLEET
@@ -196,13 +196,13 @@ KINDS = {
     "stranger": FaultKind(
         "strangers", _draw_stranger, _stranger_comes, nothing, {"victim": Name("a device, known or not")}
     ),
-    "cut": FaultKind("cuts", _draw_cut, _cut_begins, _cut_ends, {"way": Choice(WAYS)}),
+    "cut": FaultKind("cuts", _draw_cut, _cut_begins, _cut_ends, {"way": OneOf(WAYS)}),
     "site_silent": FaultKind(
         "sites", _draw_site, _site_falls_silent, _site_returns, {"site": Name("a site of a device")}, False
     ),
     "broker_killed": FaultKind(
         "broker", _draw_broker, _broker_dies, nothing,
-        {"survival": Choice(tuple(str(s) for s in Survival))}, False,
+        {"survival": OneOf(tuple(str(s) for s in Survival))}, False,
     ),
     "broker_saves": FaultKind("broker", lambda rng, cast: Drawn("", 0), _broker_saves, nothing, {}, False),
 }  # fmt: skip

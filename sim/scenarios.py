@@ -19,7 +19,7 @@ from re import search
 import firmware_profiles
 from broker.events import BrokerQuirks
 from protocol.topics import valid_id
-from sim.fault_kinds import Choice, Name, Whole, Word
+from sim.fault_kinds import Name, OneOf, Whole, Word
 from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
 from sim.places import Places
 from sim.plan import Args, Fault, Order, Plan, PlannedDevice
@@ -85,7 +85,7 @@ DEVICE: dict[str, Word] = {
     "profile": Name("a profile"),
     "site": Name("a site"),
     "rate_ppm": RATE,
-    "containment": Choice(("strong", "weak")),
+    "containment": OneOf(("strong", "weak")),
 }
 FAULT: dict[str, Word] = {
     "at_ms": Whole(0, DAY_MS), "kind": Name("a kind"), "device": Name("a device"), "for_ms": Whole(0, DAY_MS),
@@ -233,7 +233,7 @@ class _Reader:
             )
         if not isinstance(value, str):
             raise self.wrong(where, f"{name}: expected text in quotes, not {_shown(value)}")
-        if isinstance(word, Choice) and value not in word.words:
+        if isinstance(word, OneOf) and value not in word.words:
             raise self._unknown(where, name, value, word.words)
         return value
 

@@ -15,7 +15,7 @@ from controller.core.records import Constraint
 from protocol.limits import LEASE_MS_MAX, LEASE_MS_MIN
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
-from sim.fault_kinds import Choice, Name, Scene, Whole, Word
+from sim.fault_kinds import Name, OneOf, Scene, Whole, Word
 from sim.plan import Args, Order, PlannedDevice
 from sim.world import Wish
 
@@ -35,8 +35,8 @@ ORDERS: dict[str, dict[str, Word]] = {
         "count": Whole(1, 1_000),
         "runs_ms": Whole(0, 86_400_000),
         "exit_code": Whole(0, 255),
-        "work": Choice((str(JobKind.BATCH), str(JobKind.SERVICE))),
-        "guarantee": Choice(tuple(g.name.lower() for g in Guarantee)),
+        "work": OneOf((str(JobKind.BATCH), str(JobKind.SERVICE))),
+        "guarantee": OneOf(tuple(g.name.lower() for g in Guarantee)),
         "lease_ms": Whole(LEASE_MS_MIN, LEASE_MS_MAX),
         "cpu_milli": Whole(0, 1_000_000),
         "memory_mib": Whole(0, 1_000_000),

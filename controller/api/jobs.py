@@ -25,7 +25,7 @@ from controller.api.bodies import ConstraintBody, JobBody, TaskBody
 from controller.api.frame import Caller, caller_of
 from controller.api.openapi import KEY_PARAMETER, body_reference
 from controller.api.paging import CURSOR_CHARS_MAX, LIMIT, LIMIT_MAX, cursor_of, position_of
-from controller.api.problems import Fault, HttpProblem, invalid_body
+from controller.api.problems import BodyFault, HttpProblem, invalid_body
 from controller.api.reading import read_json
 from controller.api.shapes import JobPage, JobShape
 from controller.core.events import JobCancelled, JobSubmitted
@@ -176,10 +176,10 @@ def _name_for(task: TaskBody) -> str:
 
 def _check_meaning(body: JobBody, spec: TaskSpec, body_bytes: int) -> None:
     """What no single field can tell. Raises `HttpProblem`."""
-    faults: list[Fault] = []
+    faults: list[BodyFault] = []
     if body.task.runtime == "process" and not (body.task.command and body.task.command[0]):
         faults.append(
-            Fault("/task/command", 'the runtime process needs a command: ["program", "argument", …]')
+            BodyFault("/task/command", 'the runtime process needs a command: ["program", "argument", …]')
         )
     for place, constraint in enumerate(body.task.constraints):
         faults += _constraint_faults(place, constraint)
@@ -189,14 +189,14 @@ def _check_meaning(body: JobBody, spec: TaskSpec, body_bytes: int) -> None:
             detail = (
                 f"command and env take {size} bytes in a device's document; at most {ENTRY_BYTES_MAX} fit"
             )
-            faults.append(Fault("/task", detail))
+            faults.append(BodyFault("/task", detail))
     if faults:
         raise invalid_body(faults)
 
 
-def _constraint_faults(place: int, constraint: ConstraintBody) -> list[Fault]:
+def _constraint_faults(place: int, constraint: ConstraintBody) -> list[BodyFault]:
     fault = constraint.fault()
-    return [Fault(f"/task/constraints/{place}/{fault[0]}", fault[1])] if fault else []
+    return [BodyFault(f"/task/constraints/{place}/{fault[0]}", fault[1])] if fault else []
 
 
 def _entry_bytes(spec: TaskSpec, lease_ms: int) -> int:

@@ -54,7 +54,7 @@ CODES: dict[str, _Kind] = {
 _RETRY_AFTER_S = {429: "1", 503: "2"}
 
 
-class Fault(NamedTuple):
+class BodyFault(NamedTuple):
     """One thing wrong with a body."""
 
     pointer: str
@@ -87,7 +87,7 @@ class HttpProblem(Exception):
         code: str,
         detail: str,
         *,
-        faults: Sequence[Fault] = (),
+        faults: Sequence[BodyFault] = (),
         parameter: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -101,7 +101,7 @@ class HttpProblem(Exception):
         self.headers = dict(headers or {})
 
 
-def invalid_body(faults: Sequence[Fault]) -> HttpProblem:
+def invalid_body(faults: Sequence[BodyFault]) -> HttpProblem:
     """422 for fields that are wrong; the detail is that of the first."""
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

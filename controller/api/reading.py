@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
-from controller.api.problems import ERRORS_MAX, Fault, HttpProblem, invalid_body
+from controller.api.problems import ERRORS_MAX, BodyFault, HttpProblem, invalid_body
 
 BODY_BYTES_MAX = 1_048_576
 """The largest job that fits one document is 32 KiB; JSON escapes make that 200 KiB at most."""
@@ -72,7 +72,7 @@ def _too_large() -> HttpProblem:
     return HttpProblem("body_too_large", f"more than {BODY_BYTES_MAX} bytes", headers={"Connection": "close"})
 
 
-def _fault(item: ErrorDetails, model: type[BaseModel]) -> Fault:
+def _fault(item: ErrorDetails, model: type[BaseModel]) -> BodyFault:
     """One error of pydantic in our words."""
     path = [part for part in item["loc"] if part != "[key]" and not _is_choice_of_union(part)]
     detail = item["msg"].removeprefix("Value error, ")
@@ -83,7 +83,7 @@ def _fault(item: ErrorDetails, model: type[BaseModel]) -> Fault:
         detail += _suggestion(item["input"][:60], expected.replace("'", "").replace(" or ", ", ").split(", "))
     elif item["type"] == "string_pattern_mismatch":
         detail = f"must match {item.get('ctx', {}).get('pattern', '')}"
-    return Fault("".join(f"/{_escaped(str(part))}" for part in path), detail)
+    return BodyFault("".join(f"/{_escaped(str(part))}" for part in path), detail)
 
 
 def _is_choice_of_union(part: object) -> bool:
