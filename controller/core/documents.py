@@ -39,8 +39,27 @@ class Documents:
         self.acknowledgements: dict[int, int] = {}
         self.pace = Pace(REVISIONS_AT_ONCE, REVISION_MS)
         self.paces: dict[int, Pace] = {}
+        self.doubted: dict[int, None] = {}
+        """Rows whose document is of before a restore: what it lists may have ended since, and who
+        forgot that would start it again. Nothing is told to them before they reported (D1)."""
+        self._owed: dict[int, None] = {}
+        """Doubted rows with a removal that is not told yet."""
         self.look_ms: int | None = None
         """When something that gathers may be due; exact after each flush."""
+
+    # ------------------------------------------------------------- after a restore
+
+    def doubt(self, restored: int) -> None:
+        """Doubts what was not stamped since the restore that was found out under this epoch."""
+        f = self.fleet
+        self.doubted = {row: None for row in range(f.count) if 0 < f.document(row).epoch < restored}
+
+    def believe(self, row: int, now_ms: int) -> bool:
+        """The device has reported. Whether a removal is still to be told."""
+        del self.doubted[row]
+        if row in self.adds or row in self.acknowledgements:
+            self._look(now_ms)
+        return self._owed.pop(row, "") is None
 
     # ------------------------------------------------------------- changes
 
@@ -104,7 +123,10 @@ class Documents:
     # ------------------------------------------------------------- revisions
 
     def revise(self, row: int, now_ms: int) -> None:
-        """Makes, saves and publishes the next revision of a device."""
+        """Makes, saves and publishes a device's next revision; of a doubted one, once it has reported."""
+        if row in self.doubted:
+            self._owed[row] = None
+            return
         self.adds.pop(row, None)
         self.acknowledgements.pop(row, None)
         revision = Revision(self.ledger.epoch, int(self.fleet.doc_number[row]) + 1)
@@ -164,8 +186,8 @@ class Documents:
             self.pace.take(now_ms)
             self._pace_of(row).take(now_ms)
             self.revise(row, now_ms)
-        due = [self._add_due_ms(r) for r in self.adds]
-        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements]
+        due = [self._add_due_ms(r) for r in self.adds if r not in self.doubted]
+        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements if r not in self.doubted]
         self.look_ms = min(due, default=None)
 
     def _due_rows(self, now_ms: int) -> list[int]:
@@ -173,7 +195,7 @@ class Documents:
         rows = [r for r in self.adds if self._add_due_ms(r) <= now_ms]
         due = dict.fromkeys(rows)
         due.update(dict.fromkeys(r for r in self.acknowledgements if self._acknowledge_due_ms(r) <= now_ms))
-        return list(due)
+        return [r for r in due if r not in self.doubted]
 
     def _pace_of(self, row: int) -> Pace:
         if row not in self.paces:

@@ -131,6 +131,9 @@ class Leases:
 
     def _grant(self, row: int, held: Held, now_ms: int) -> Revision:
         """The revision granted to this heartbeat, or `NO_REVISION`."""
+        if row in self.documents.doubted:
+            self._weigh(row, held, now_ms)
+            return NO_REVISION
         if held.assignments != self.fleet.document(row):
             self.documents.republish(row, now_ms)
             return NO_REVISION
@@ -148,6 +151,19 @@ class Leases:
         for attempt in self.ledger.by_device[row].values():
             attempt.before = False
         return self._granted(row, now_ms)
+
+    def _weigh(self, row: int, held: Held, now_ms: int) -> None:
+        """After a restore: what the device was told in the backup and does not list is never told again."""
+        if not self._reported(row, held):
+            return
+        forgotten = self.holds.forgotten(row)
+        owed = self.documents.believe(row, now_ms)
+        if forgotten:
+            self.holds.remove(forgotten, "forgotten by the device", now_ms)
+        elif owed:
+            self.documents.revise(row, now_ms)
+        elif held.assignments != self.fleet.document(row):
+            self.documents.republish(row, now_ms)
 
     def _first(self, row: int) -> bool:
         """Whether nothing was granted yet in this session, under this leadership."""
