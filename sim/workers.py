@@ -11,6 +11,7 @@ Rejected: `multiprocessing.Pool` (waits for ever for a worker that was killed);
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 import traceback
@@ -30,6 +31,8 @@ from sim.tally import Played
 
 SEED_S_MAX = 900.0
 """A seed takes a second or a few; one that takes so long stands still in its virtual time."""
+COLLECT_AFTER = 200_000
+"""Objects that a seed may make before it is searched for cycles meanwhile: a long one must stay bounded."""
 END_S = 2.0
 """From the order to end to the kill."""
 
@@ -198,12 +201,18 @@ def _end_of(process: SpawnProcess) -> str:
 
 
 def _work(draw: Draw, pipe: connection.Connection[Any, Any]) -> None:
-    """A worker: seeds in, runs out, until the pipe ends."""
+    """A worker: seeds in, runs out, until the pipe ends.
+
+    A world is one heap of cycles that dies as a whole, so it is collected once, when it is over.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 10, 10)
     while True:
         try:
             pipe.send(play_seed(draw, pipe.recv()))
         except (EOFError, OSError):
             return
+        gc.collect()
 
 
 @contextmanager
