@@ -164,6 +164,8 @@ def document_comes_late() -> set[str]:
     ear.hold("assignments")
     stage.world.decide("d0", "cordon")
     stage.world.until(lambda: stage.world.running(task) == [("d1", 2)], 2 * HOLD)
+    ear.say(ear.held.pop(0))
+    stage.world.advance(200)
     ear.release()
     stage.world.advance(20_000)
     return stage.broken()

@@ -21,7 +21,7 @@ from protocol.limits import hold_ms
 from protocol.messages import Message
 from protocol.resources import Resources
 from protocol.tasks import Guarantee
-from sim.controllers import Storage
+from sim.database import Storage
 from sim.rogue import Rogue
 from sim.world import FLEET, ROOM, Wish, World
 
