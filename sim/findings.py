@@ -162,7 +162,8 @@ class Finder:
         others = f"{len(tally.runs):,} seeds, {len(tally.failed_places()):,} failed. " * (len(tally.runs) > 1)
         tables: list[Table] = [("All seeds" if others else "This seed", facts(tally))]
         if tally.faults():
-            tables.append(("Faults injected", [(kind, f"{n:,}") for kind, n in tally.faults().items()]))
+            when = "Faults injected before shrinking" if smaller else "Faults injected"
+            tables.append((when, [(kind, f"{n:,}") for kind, n in tally.faults().items()]))
         return Report(
             summary=as_object(tally),
             verdict=str(outcome.verdict),

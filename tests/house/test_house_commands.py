@@ -76,3 +76,32 @@ def test_the_build_server_runs_the_same_test_command() -> None:
     code = [line for line in lines if line and not line.startswith("#")]
     assert code[-1] == "exec ./fm-dev test" and len(code) == 3
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("words", "played"),
+    [
+        ([], "sim safety --seeds 1000"),
+        (["--devices", "5", "--seeds", "20"], "sim safety --seeds 1000 --devices 5 --seeds 20"),
+        (["--seed", "7"], "sim safety --seed 7"),
+        (["--scenario=x.toml"], "sim safety --scenario=x.toml"),
+    ],
+)
+def test_sim_plays_a_thousand_seeds_unless_one_is_named(
+    bare: tuple[Path, Path], words: list[str], played: str
+) -> None:
+    folder, tools = bare
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, does in (("python", ":"), ("pip", ":"), ("fleetmuster", 'echo "$*"')):
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    done = run(folder, "sim", *words, path=str(tools))
+    assert (done.returncode, done.stdout) == (0, f"{played}\n"), done.stderr
+
+
+def test_make_has_every_command_and_no_other() -> None:
+    told = run(ROOT, "help").stdout
+    commands = [line.split()[1] for line in told.splitlines() if line.startswith("./fm-dev ")]
+    targets = (ROOT / "Makefile").read_text().split(".PHONY:")[1].splitlines()[0].split()
+    assert sorted(targets) == sorted(["help", *commands])
