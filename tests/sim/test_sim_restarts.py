@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.limits import LEADER_GAP_MS, hold_ms
-from protocol.tasks import Guarantee, TaskState
+from protocol.tasks import AttemptId, Guarantee, TaskState
 from sim.world import Wish
 
 HOLD = hold_ms(30_000)
@@ -163,6 +163,31 @@ def test_an_old_database_under_a_running_fleet_waits_a_hold_and_raises_the_numbe
     assert all(key.attempt >= 1_700_000_000 for key in new), "numbers are above every one handed out before"
     world.advance(60_000)
     assert not any(placed(world, later).values()), "what was accepted after the backup is lost, and stopped"
+
+
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+@pytest.mark.parametrize("cancels", [False, True])
+def test_what_ended_after_a_backup_is_not_told_to_its_device_once_more(make_world, guarantee, cancels):
+    """The device has dropped its tombstone, so the backup's document would start the same attempt again."""
+    world = make_world(devices=1)
+    stays = world.submit(Wish(guarantee=Guarantee.AT_LEAST_ONE))
+    ends = world.submit(Wish(runs_ms=6_000, guarantee=guarantee))
+    world.until(lambda: len(world.checkers.start_times) == 2)
+    world.advance(2_000)
+    tables = world.storage.store.snapshot()
+    world.until(lambda: world.done(ends))
+    world.advance(3_000)
+    world.devices["d0"].kill_agent()
+    world.devices["d0"].start_agent()  # or its retained report would still tell the end
+    world.advance(3_000)
+    put_back(world, tables, True)
+    if cancels:  # a removal on the same device, before it was heard
+        world.cancel(stays)
+    world.advance(20_000)
+    assert world.checkers.starts[AttemptId(f"{ends}.0", 1)] == 1
+    assert bool(world.running(f"{stays}.0")) is not cancels, "what runs goes on, what is cancelled ends"
+    world.until(lambda: world.done(ends), 3 * HOLD)
+    assert world.task(f"{ends}.0").attempt > 1
 
 
 def test_a_leader_who_takes_over_within_the_wait_waits_anew(world):
