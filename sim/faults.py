@@ -66,7 +66,7 @@ def calm(scene: Scene) -> None:
             clone.power_off()
     for device in world.devices.values():
         device.disk.fails, device.disk.torn, device.disk.slow_ms = False, None, 0
-        device.guard.slow_ms = 0
+        device.guard.slow_ms, device.guard.starved, device.guard.disk_full = 0, False, False
         device.set_rate(scene.planned(device.name).rate_ppm)
         faults_of_devices.raise_device(device)
     for controller in world.controllers:

@@ -218,11 +218,14 @@ def _draw_slow_disk(rng: Random, cast: Cast) -> Drawn:
 
 
 def _journal_fails(scene: Scene, fault: Fault) -> None:
-    scene.device(fault).journal_fails = True
+    """Nothing can be written: what runs say is lost with it."""
+    device = scene.device(fault)
+    device.journal_fails = device.guard.disk_full = True
 
 
 def _journal_mends(scene: Scene, fault: Fault) -> None:
-    scene.device(fault).journal_fails = False
+    device = scene.device(fault)
+    device.journal_fails = device.guard.disk_full = False
 
 
 def _draw_full(rng: Random, cast: Cast) -> Drawn:
@@ -245,11 +248,14 @@ def _draw_wipe(rng: Random, cast: Cast) -> Drawn:
 
 
 def _starts_slow(scene: Scene, fault: Fault) -> None:
-    scene.device(fault).guard.slow_ms = number(fault, "by_ms")
+    """A busy machine: kills take almost all of K too."""
+    guard = scene.device(fault).guard
+    guard.slow_ms, guard.starved = number(fault, "by_ms"), True
 
 
 def _starts_fast(scene: Scene, fault: Fault) -> None:
-    scene.device(fault).guard.slow_ms = 0
+    guard = scene.device(fault).guard
+    guard.slow_ms, guard.starved = 0, False
 
 
 def _draw_slow(rng: Random, cast: Cast) -> Drawn:
