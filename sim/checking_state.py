@@ -29,28 +29,25 @@ from sim.observations import (
 
 SWEEP_MS = 1_000
 """How late a device that fell silent may be found out: the controller looks so often."""
+NEVER = (0, 0)
+SESSIONS_KEPT = 8
+"""Of one device; the one that is silent for longest is forgotten."""
 
 
 class ShownIsSo(Checker):
     """I9: shown online ⇒ of the highest session that spoke, and heard within the limit.
 
-    Who has just connected, or is not connected, has heard nobody and judges nobody.
+    Who has just connected, or is not connected, has heard nobody and judges nobody; sessions
+    that an earlier leadership heard and did not commit are nothing to it.
     """
 
     invariant = "I9"
     channels = (Heartbeat.channel, Status.channel)
 
     def hears(self) -> dict[type[Observation], Heard]:
-        self._born: dict[str, tuple[int, int]] = {}
-        """Device -> (highest session whose birth reached a controller, when it first did)."""
-        self._beat: dict[str, tuple[int, int]] = {}
-        """Device -> (highest session of a heartbeat that reached a controller, when its last one did)."""
+        self._spoke: dict[str, dict[int, tuple[int, int]]] = {}
+        """Device -> its sessions -> when a birth and when a heartbeat of it last reached a controller."""
         return {Delivered: self._delivered, Shown: self._shown}
-
-    def on_restored(self, copy: DatabaseRestored) -> None:
-        """The copy knows of no later session; that one spoke is no reason any more."""
-        self._born.clear()
-        self._beat = {device: (0, beat_ms) for device, (_, beat_ms) in self._beat.items()}
 
     def _delivered(self, delivery: Delivered) -> None:
         if not delivery.received or not delivery.topic.endswith(("/heartbeat", "/status")):
@@ -62,32 +59,48 @@ class ShownIsSo(Checker):
             message = understand(delivery.topic, delivery.payload)
         except RemoteGarbage:
             return
-        if isinstance(message, Status) and message.online:
-            if message.session > self._born.get(device, (0, 0))[0]:
-                self._born[device] = (message.session, delivery.at_ms)
-        elif isinstance(message, Heartbeat) and message.session >= self._beat.get(device, (0, 0))[0]:
-            self._beat[device] = (message.session, delivery.at_ms)
+        if isinstance(message, Heartbeat):
+            born_ms, _ = self._times(device, message.session)
+            self._spoke[device][message.session] = (born_ms, delivery.at_ms)
+        elif isinstance(message, Status) and message.online:
+            _, beat_ms = self._times(device, message.session)
+            self._spoke[device][message.session] = (delivery.at_ms, beat_ms)
+
+    def _times(self, device: str, session: int) -> tuple[int, int]:
+        sessions = self._spoke.setdefault(device, {})
+        if session not in sessions and len(sessions) >= SESSIONS_KEPT:
+            del sessions[min(sessions, key=lambda s: max(sessions[s]))]
+        return sessions.get(session, NEVER)
 
     def _shown(self, shown: Shown) -> None:
-        if shown.state != "online":
-            return
         limit_ms = int(shown.period_ms * SUSPECT_HEARTBEATS) + SWEEP_MS
-        if not shown.hearing_ms or shown.at_ms - shown.hearing_ms <= limit_ms:
+        if shown.state != "online" or not shown.hearing_ms or shown.at_ms - shown.hearing_ms <= limit_ms:
             return
-        device, (session, beat_ms) = shown.device, self._beat.get(shown.device, (0, 0))
-        born, born_ms = self._born.get(device, (0, 0))
-        highest = max(session, born if born_ms >= shown.hearing_ms else 0)
-        if shown.at_ms - beat_ms > limit_ms:
-            self.breach(f"{device} is shown online, last heard {shown.at_ms - beat_ms} ms ago", device)
-        elif shown.session < highest:
+        device, sessions = shown.device, self._spoke.get(shown.device, {})
+        highest = max((s for s, times in sessions.items() if max(times) >= shown.hearing_ms), default=0)
+        if (known := self.seen.devices.get(device)) is not None:
+            highest = max(highest, known.session)
+        silent_ms = shown.at_ms - max(sessions.get(shown.session, NEVER)[1], sessions.get(0, NEVER)[1])
+        if shown.session < highest:
             self.breach(f"{device} is shown online with session {shown.session}, heard {highest}", device)
+        elif silent_ms > limit_ms:
+            self.breach(f"{device} is shown online, last heard {silent_ms} ms ago", device)
 
     def on_commit(self, commit: Commit) -> None:
         """A removed device that may join again begins anew, with whatever number it has."""
         for old, row in commit.devices:
             if old is not None and old.removed and not row.removed:
-                self._born.pop(row.device, None)
-                self._beat[row.device] = (0, self._beat.get(row.device, (0, 0))[1])
+                self._forget(row.device)
+
+    def on_restored(self, copy: DatabaseRestored) -> None:
+        """The copy knows of no later session; that one spoke is no reason any more."""
+        for device in self._spoke:
+            self._forget(device)
+
+    def _forget(self, device: str) -> None:
+        """When it was heard is still so, whatever its number was."""
+        beat_ms = max((beat for _, beat in self._spoke.get(device, {}).values()), default=0)
+        self._spoke[device] = {0: (0, beat_ms)}
 
 
 class Settling(Checker):
