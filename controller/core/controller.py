@@ -284,10 +284,10 @@ class Controller:
     def _on_status(self, row: int, message: Status, now_ms: int) -> None:
         if not self.sessions.accept(row, message.session, now_ms):
             return
-        if self.sessions.identify(row, message):
-            self.operators.quarantine(row, now_ms)
-        if not message.online:
+        if not message.online:  # a will may be that of a life long over: it tells nothing of who speaks
             self.liveness.willed(row, now_ms)
+        elif self.sessions.identify(row, message):
+            self.operators.quarantine(row, now_ms)
 
     def _on_runs(self, row: int, message: Runs, now_ms: int) -> None:
         # An older session's report never overwrites, but may free (S1, L3); and its sender learns the floor.

@@ -9,6 +9,7 @@ import controller.core.leases as leases_module
 import controller.core.liveness as liveness_module
 import controller.core.loading as loading_module
 import controller.core.sessions as sessions_module
+from controller.core.controller import Controller
 from controller.core.documents import Documents
 from controller.core.failover import Failover
 from controller.core.fleet import ONLINE, Fleet
@@ -105,6 +106,16 @@ def _any_change_alternates(original):
 
 def _starts_in_quarantine(self):
     return self.promises.holds(self.connection.session) and not self.departure.leaving
+
+
+def _identifies_by_wills(original):
+    def on_status(self, row, message, now_ms):
+        original(self, row, message, now_ms)
+        known = message.session == int(self.ledger.fleet.session[row])
+        if known and not message.online and self.sessions.identify(row, message):
+            self.operators.quarantine(row, now_ms)
+
+    return on_status
 
 
 SESSIONS = (
@@ -215,6 +226,13 @@ SESSIONS = (
         "reboot_and_return",
         "I11",
         (Swap(Sessions, "identify", _any_change_alternates),),
+    ),
+    Mutation(
+        "S4 a will tells who speaks",
+        "that only births are looked at",
+        "will_of_a_lost_life",
+        "I11",
+        (Swap(Controller, "_on_status", _identifies_by_wills),),
     ),
     Mutation(
         "S4 deaf after a quarantine",

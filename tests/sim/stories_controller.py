@@ -193,6 +193,23 @@ def reboot_and_return() -> set[str]:
     return stage.broken()
 
 
+def will_of_a_lost_life() -> set[str]:
+    """A life that was never heard of, and after it the journal is lost: its will comes late, with a
+    session above that of the life that followed."""
+    stage = Stage(devices=1)
+    device, session = stage.world.devices["d0"], session_of(stage, "d0")
+    boot, instance = identity_of(stage, "d0")
+    device.power_off()
+    device.wipe_journal()
+    device.boot()
+    stage.world.advance(10_000)
+    stage.controller_ear.tell("d0", Status(False, session + 40 * STEP, boot, instance, "will"))
+    stage.world.advance(20_000)
+    task = f"{stage.world.submit()}.0"
+    stage.within(60_000, lambda: stage.alive(task), "I11")
+    return stage.broken()
+
+
 def ends_in_quarantine() -> set[str]:
     stage = Stage()
     task = stage.run_on("d0", Wish(runs_ms=30_000, guarantee=EAGER))
