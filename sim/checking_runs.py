@@ -53,20 +53,15 @@ class OneLiveRun(Checker):
 class StartsOnce(Checker):
     """I15: a (task, attempt) starts at most once.
 
-    An `at_least_one` attempt needs no grant, so on a device that lost its journal it may start again;
-    and where a restored copy of the database lists one that had ended since.
+    An `at_least_one` attempt needs no grant, so on a device that lost its journal it may start again.
     """
 
     invariant = "I15"
 
     def hears(self) -> dict[type[Observation], Heard]:
-        self._listed_again: dict[AttemptId, None] = {}
         self._outside: dict[AttemptId, None] = {}
         """Attempts that started where a suspended fault was: its other half may start them too."""
         return {RunBegan: self._began}
-
-    def on_restored(self, copy: DatabaseRestored) -> None:
-        self._listed_again.update(dict.fromkeys(self.seen.attempts))
 
     def _began(self, run: RunBegan) -> None:
         key = AttemptId(run.task, run.attempt)
@@ -75,7 +70,7 @@ class StartsOnce(Checker):
             self._outside[key] = None
         if count < 2 or key in self.seen.obscure:
             return
-        if not run.at_most_one and (run.device in self.seen.forgetful or key in self._listed_again):
+        if not run.at_most_one and run.device in self.seen.forgetful:
             return
         what = f"{run.task} {run.attempt} starts for the {count}. time, on {run.device}"
         self.breach(what, run.device, self.seen.given.get(key, ""), excused=key in self._outside)

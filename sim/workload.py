@@ -108,14 +108,16 @@ def wish_of(words: dict[str, int | str]) -> Wish:
 def reopen(scene: Scene) -> None:
     """After the faults an operator makes good what is decided against devices, until it is done.
 
-    A quarantine only of a device that had a clone: it may follow the clone's last word.
+    A quarantine only of a device that had a clone, whose last word it may follow, or that lost its
+    journal: a late status of the life before, in a higher session, looks like one of two machines.
     """
     world = scene.world
+    doubtful = (*scene.clones, *world.checkers.seen.forgetful)
     for name in world.devices:
         row = world.checkers.devices.get(name)
         if row is not None and row.removed:
             world.request_decision(name, "add")
-        elif row is not None and (row.cordoned or (row.quarantined and name in scene.clones)):
+        elif row is not None and (row.cordoned or (row.quarantined and name in doubtful)):
             world.request_decision(name, "uncordon")
 
 
