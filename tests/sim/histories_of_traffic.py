@@ -136,6 +136,35 @@ def an_older_session(b):
     shown(b)
 
 
+@breaks("I9")
+def a_session_below_the_committed_one(b):
+    b.device(session=6)
+    b.beat()
+    b.after(26_500)
+    b.beat()
+    shown(b)
+
+
+@passes("I9")
+def a_later_session_that_an_earlier_leadership_heard(b):
+    born(b, 6)
+    b.after(1_000)
+    hearing_ms = b.now
+    born(b)
+    b.after(26_001)
+    b.beat()
+    shown(b, hearing_ms=hearing_ms)
+
+
+@passes("I9")
+def a_later_session_that_a_restored_copy_does_not_know(b):
+    born(b, 6)
+    b.saw(seen.DatabaseRestored, ())
+    b.after(26_001)
+    b.beat()
+    shown(b)
+
+
 # ------------------------------------------------------------- I10
 
 
