@@ -221,5 +221,7 @@ def _findings(options: Namespace, work: Work, tally: Tally) -> int:
     runs = tally.runs
     worst = tally.verdict()
     chosen = min(place for place, run in runs.items() if run.outcome.verdict is worst)
-    finder = Finder(work.again, tally, runs[chosen].outcome, bool(options.no_shrink), bool(options.quiet))
+    outcome = runs[chosen].outcome
+    outcome.plan = work.plan or work.again.plan(outcome.plan.seed)
+    finder = Finder(work.again, tally, outcome, bool(options.no_shrink), bool(options.quiet))
     return finder.find(options.report or FOLDER)

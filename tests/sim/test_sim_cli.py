@@ -162,6 +162,17 @@ def test_the_worst_failure_is_the_one_that_is_looked_at(sim, verdicts):
     assert "Seed 3 violated" in Path("fm-sim/report.html").read_text()
 
 
+def test_a_report_of_what_held_shows_the_first_seed_with_its_whole_plan(sim, verdicts):
+    verdicts({})
+    code, _, err = sim(
+        "safety", "--seeds", "3", "--from", "5", "--jobs", "1", "--report", "out", "--devices", "3"
+    )
+    told = json.loads(Path("out/report.json").read_text())
+    assert code == 0 and "report: out/report.html" in err
+    assert told["title"] == "Seed 5 held" and told["scenario"] == write_scenario(draw_plan(5, 3))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["report.html", "report.json"]
+
+
 def test_a_replay_that_takes_another_course_is_the_finding(sim, verdicts):
     verdicts({1: VIOLATED}, hashes=lambda plan, call: f"{call}")
     code, _, err = sim("safety", "--seeds", "2", "--jobs", "1", *SMALL)
