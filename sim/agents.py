@@ -162,6 +162,9 @@ class AgentProcess:
         for effect in self.core.handle(event, local_ms):
             if isinstance(effect, Publish):
                 said.append(effect.message)
+            elif isinstance(effect, ExtendRun):
+                key = AttemptId(effect.task, effect.attempt)
+                self.machine.guard.extend(key, effect.deadline_ms, local_ms)
             elif not isinstance(effect, ReadSensors):
                 self._carry_out([effect])
         return said

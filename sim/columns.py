@@ -284,7 +284,9 @@ class IdleFleet:
         beats = core.heartbeats
         first = max(began, seq - beats.longest_ms // beats.period_ms - 2)
         if first > began:
-            beats.skip(first - began, int(self.sent_ms[row, first % KEPT]))
+            sent_ms = int(self.sent_ms[row, first % KEPT])
+            beats.skip(first - began, sent_ms)
+            process.machine.guard.rested(sent_ms)
         held, used = Held(*self.held[row].tolist()), Used(*self.used[row].tolist())
         granted = Revision(held.epoch, held.number)
         for number in range(first + 1, seq + 1):

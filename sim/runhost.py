@@ -163,10 +163,11 @@ class VirtualGuard:
             self.clock.at(run.ends_ms, lambda: self._exit(run))
         self._arm(run)
 
-    def extend(self, key: AttemptId, deadline_ms: int) -> None:
+    def extend(self, key: AttemptId, deadline_ms: int, at_ms: int = 0) -> None:
+        """`at_ms`: when it was asked, if that is not now (see `rest`)."""
         run = self._find(key)
         if run is not None:
-            run.rule.extend(deadline_ms, self.own.local_ms())
+            run.rule.extend(deadline_ms, at_ms or self.own.local_ms())
 
     def stop(self, key: AttemptId, grace_ms: int) -> None:
         run = self._find(key)
@@ -204,9 +205,16 @@ class VirtualGuard:
             self._look(run)
 
     def rest(self) -> None:
-        """Nothing is due until `rearm`: who asks for this extends every deadline before it comes."""
+        """Nothing is due until `rearm`: who asks for this sees to it that every deadline is extended
+        in time, and says so afterwards."""
         for run in self.runs.values():
             run.armed_ms = 0
+
+    def rested(self, sent_ms: int) -> None:
+        """Deadlines were extended again and again, the last time for a heartbeat sent then."""
+        for run in self.runs.values():
+            until_ms = sent_ms + run.attempt.lease_ms - KILL_MS
+            run.rule.extend(until_ms, run.rule.deadline_ms - 1)
 
     def at_rest(self) -> bool:
         """Whether its runs just live, bounded by nothing but leases."""
