@@ -55,11 +55,16 @@ class Documents:
         self.doubted = {row: None for row in range(f.count) if 0 < f.document(row).epoch < restored}
 
     def believe(self, row: int, now_ms: int) -> bool:
-        """The device has reported. Whether a removal is still to be told."""
+        """The device has reported. Whether a removal is still to be told, be it of a former leader."""
         del self.doubted[row]
         if row in self.adds or row in self.acknowledgements:
             self._look(now_ms)
-        return self._owed.pop(row, "") is None
+        number = int(self.fleet.doc_number[row])
+        untold = any(
+            a.row.state is AttemptState.REMOVED and a.row.until > number
+            for a in self.ledger.by_device[row].values()
+        )
+        return self._owed.pop(row, "") is None or untold
 
     # ------------------------------------------------------------- changes
 

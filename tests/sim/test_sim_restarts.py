@@ -190,6 +190,26 @@ def test_what_ended_after_a_backup_is_not_told_to_its_device_once_more(make_worl
     assert world.task(f"{ends}.0").attempt > 1
 
 
+def test_a_removal_that_a_doubted_device_was_not_told_is_told_by_the_next_leader(make_world):
+    """The first leader after a restore takes an attempt out and dies before the device is heard."""
+    world = make_world(devices=1)
+    job = world.submit(Wish(guarantee=Guarantee.AT_LEAST_ONE))
+    world.until(lambda: len(world.checkers.start_times) == 1)
+    world.advance(12_000)
+    tables = world.storage.store.snapshot()
+    world.network.cut("d0")
+    put_back(world, tables, True)
+    world.cancel(job)
+    world.advance(3_000)
+    world.controller.kill()
+    world.controller.start()
+    world.advance(20_000)
+    assert world.running(f"{job}.0")
+    world.network.heal("d0")
+    world.until(lambda: not world.running(f"{job}.0"), HOLD, "the cancelled run ends")
+    world.until(lambda: world.done(job), HOLD)
+
+
 def test_a_leader_who_takes_over_within_the_wait_waits_anew(world):
     world.submit(Wish(count=2))
     world.advance(5_000)
