@@ -9,15 +9,19 @@ Looking changes nothing: no event, no effect, no die.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from broker.model import BrokerModel
 from controller.core.records import Snapshot
 from controller.core.views import DevicesView
 from protocol.topics import retained_topics
+from sim.checkers import Checkers
+from sim.clockwork import Clockwork
+from sim.controllers import ControllerProcess
+from sim.database import Storage
+from sim.devices import SimulatedDevice
+from sim.network import Network
 from sim.observations import DatabaseRead, Measured, Shown
-
-if TYPE_CHECKING:
-    from sim.world import World
 
 LOOK_MS = 10_000
 STORE_LOOKS = 6
@@ -37,10 +41,27 @@ FACTS = 16
 """Facts of the fleet by name: each has a name in the code, none is made of data."""
 
 
+class Watched(Protocol):
+    """A world, as far as one looks at it from here."""
+
+    clock: Clockwork
+    storage: Storage
+    broker: BrokerModel
+    network: Network
+    checkers: Checkers
+    devices: dict[str, SimulatedDevice]
+
+    @property
+    def now_ms(self) -> int: ...
+
+    @property
+    def leader(self) -> ControllerProcess | None: ...
+
+
 class Sampler:
     """Looks at a world every `LOOK_MS`, from `begin` on."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Watched) -> None:
         self.world = world
         self.looks = 0
 
