@@ -26,6 +26,8 @@ from sim.workers import memory_storage
 CATCHES_MAX = 3
 BASELINE = "(every rule on)"
 SEEN = (Verdict.VIOLATED, Verdict.NOT_CONVERGED)
+IDLE = "no task ever started"
+"""Of a run that fails because it shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,9 @@ def search(asked: Search) -> Row:
             break
         outcome = play(asked, seed, asked.name)
         row.played += 1
-        row.crashed += outcome.verdict is Verdict.CRASHED
-        if outcome.verdict in SEEN and (
-            asked.name == BASELINE or play(asked, seed, BASELINE).verdict is Verdict.HELD
-        ):
+        seen = outcome.verdict in SEEN or outcome.detail.startswith(IDLE)
+        row.crashed += outcome.verdict is Verdict.CRASHED and not seen
+        if seen and (asked.name == BASELINE or play(asked, seed, BASELINE).verdict is Verdict.HELD):
             row.caught.append(seed)
             row.broken.update(broken(outcome))
     return row

@@ -7,6 +7,7 @@ from switches import Mutation, Swap, does_nothing, instead
 import controller.core.operators as operators_module
 import controller.core.tasks as tasks_module
 import controller.store.memory as memory_module
+import sim.controllers as controllers_module
 from broker.acl import FleetAcl
 from controller.core.commands import Commands
 from controller.core.controller import Controller
@@ -31,6 +32,18 @@ def _never_waits(original):
         original(self, snapshot, beginning, restored, now_ms)
 
     return begin
+
+
+def _believes_stale_rows(original):
+    def beginning(found, *rest):
+        found.stale = False
+        return original(found, *rest)
+
+    return beginning
+
+
+def _hears_again_at_once(self, now_ms):
+    self.deaf = False
 
 
 def _wait_not_committed(original):
@@ -104,6 +117,13 @@ LEADERS = (
         "backup_marked",
         "I1",
         (Swap(Controller, "_begin", _never_waits),),
+    ),
+    Mutation(
+        "L6 a stale row is believed",
+        "the wait where the leader's row was not renewed for 24 s",
+        "backup_with_a_stale_row",
+        "L6",
+        (Swap(controllers_module, "beginning", _believes_stale_rows),),
     ),
     Mutation(
         "L6 the wait is not committed",
@@ -225,6 +245,13 @@ OTHERS = (
         "deaf_controller",
         "C4",
         (does_nothing(Controller, "_send_canary"),),
+    ),
+    Mutation(
+        "C4 silence counts as soon as the canary is back",
+        "the 30 s in which devices may be heard again",
+        "deaf_controller",
+        "C4",
+        (instead(Failover, "hear_again", _hears_again_at_once),),
     ),
     Mutation(
         "C4 a freeze never ends",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stories_controller import session_of
 from storyboard import HOLD, Stage
 
+from protocol.limits import LEADER_GAP_MS
 from protocol.messages import Heartbeat, Held, Revision, Settings
 from sim.clockwork import START_MS
 from sim.world import Wish
@@ -46,7 +47,7 @@ def backup_of_a_task_that_moved() -> set[str]:
     return stage.broken()
 
 
-def backup_of_a_pending_task(marked: bool) -> tuple[Stage, str]:
+def backup_of_a_pending_task(marked: bool, older_ms: int = 0) -> tuple[Stage, str]:
     """R1: in the backup nothing holds the task; when it is put back, it runs on a device that is cut off."""
     stage = Stage(devices=3)
     for device in ("d0", "d1", "d2"):
@@ -54,6 +55,7 @@ def backup_of_a_pending_task(marked: bool) -> tuple[Stage, str]:
     task = f"{stage.world.submit()}.0"
     stage.world.advance(2_000)
     stage.world.backup()
+    stage.world.advance(older_ms)
     stage.world.decide("d1", "uncordon")
     stage.world.until(lambda: stage.alive(task), 20_000)
     stage.beat("d1")
@@ -68,6 +70,15 @@ def backup_marked() -> set[str]:
     stage, task = backup_of_a_pending_task(marked=True)
     stage.within(3 * HOLD, lambda: len(stage.starts(task)) == 2, "I11")
     stage.world.advance(5_000)
+    return stage.broken()
+
+
+def backup_with_a_stale_row() -> set[str]:
+    """Nobody marked it; but its leader's row is older than any leader's."""
+    stage, task = backup_of_a_pending_task(marked=False, older_ms=LEADER_GAP_MS + 1_000)
+    stage.world.advance(25_000)
+    stage.expect(len(stage.starts(task)) == 1, "L6")
+    stage.within(2 * HOLD, lambda: len(stage.starts(task)) == 2, "I11")
     return stage.broken()
 
 
