@@ -80,7 +80,8 @@ class ShownIsSo(Checker):
         highest = max((s for s, times in sessions.items() if max(times) >= shown.hearing_ms), default=0)
         if (known := self.seen.devices.get(device)) is not None:
             highest = max(highest, known.session)
-        silent_ms = shown.at_ms - max(sessions.get(shown.session, NEVER)[1], sessions.get(0, NEVER)[1])
+        beats = [beat_ms for session, (_, beat_ms) in sessions.items() if session <= shown.session]
+        silent_ms = shown.at_ms - max(beats, default=0)
         if shown.session < highest:
             self.breach(f"{device} is shown online with session {shown.session}, heard {highest}", device)
         elif silent_ms > limit_ms:
@@ -98,7 +99,7 @@ class ShownIsSo(Checker):
             self._forget(device)
 
     def _forget(self, device: str) -> None:
-        """When it was heard is still so, whatever its number was."""
+        """When it was heard is still so, whatever its number was; 0 is below every session."""
         beat_ms = max((beat for _, beat in self._spoke.get(device, {}).values()), default=0)
         self._spoke[device] = {0: (0, beat_ms)}
 

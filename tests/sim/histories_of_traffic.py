@@ -136,6 +136,14 @@ def an_older_session(b):
     shown(b)
 
 
+@passes("I9")
+def a_new_session_has_not_beaten_yet(b):
+    born(b)
+    b.after(26_000)
+    b.heard("d0", Status(True, 6, "b", "i"))
+    shown(b, 6)
+
+
 @breaks("I9")
 def a_session_below_the_committed_one(b):
     b.device(session=6)
