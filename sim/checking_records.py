@@ -114,7 +114,9 @@ class OneResult(Checker):
     def _judge_result(self, row: TaskRow) -> None:
         """The end of a task is that of its last attempt."""
         current = self.seen.last.get(row.id, 0)
-        if row.attempt != current and AttemptId(row.id, current) not in self.seen.obscure:
+        last = AttemptId(row.id, current)
+        told = last in self.seen.attempts and last not in self.seen.obscure
+        if row.attempt != current and told:  # else a restore lost it: nobody here knows of it any more
             self.breach(f"{row.id} is {row.state} by attempt {row.attempt} of {current}", row.device)
         held = self.seen.attempts.get(AttemptId(row.id, row.attempt))
         by_run = row.state is TaskState.SUCCEEDED or bool(row.device)
