@@ -207,6 +207,16 @@ def _install(fleet: Fleet, line: str) -> None:
     assert {"fm", "edge-agent"} <= {path.name for path in (fleet.folder / "site" / "bin").iterdir()}
 
 
+def try_simulating(fleet: Fleet, block: str) -> None:
+    """The table of the document is of such a run; its numbers change with the code, its rows don't."""
+    output = fleet.run(block)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    sample = text.split(block, 1)[1].split("```text\n", 1)[1].split("```", 1)[0]
+    rows = [line[:18].rstrip() for line in sample.splitlines() if line[:1].isalpha()]
+    assert rows and all(re.search(rf"^{re.escape(row)}", output, re.M) for row in rows), output
+    assert re.search(r"^held +10$", output, re.M), output
+
+
 TRIALS: dict[str, Callable[..., None]] = {
     "make up": try_make,
     "make test": try_make,
@@ -215,6 +225,7 @@ TRIALS: dict[str, Callable[..., None]] = {
     "id=$(fm job run --name clock": try_taking_a_device_away,
     "fm device add pi-7": try_adding_a_device,
     "pip install .": try_a_board,
+    "fm sim safety": try_simulating,
 }
 
 
