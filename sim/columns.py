@@ -34,8 +34,8 @@ from sim.devices import SimulatedDevice
 from sim.localclock import PPM
 from sim.world import World
 
-WINDOW_MS = 250
-"""So long a heartbeat is under way at most; half of what an agent calls fast."""
+WINDOW_MS = 400
+"""So long a heartbeat is under way at most; less than what an agent calls fast."""
 LOOK_MS = 1_000
 """How often those awake are looked at."""
 KEPT = 8
@@ -101,8 +101,8 @@ class IdleFleet:
         self.seq: Ints = np.zeros(size, np.int64)
         self.began_seq: Ints = np.zeros(size, np.int64)
         self.answered: Ints = np.zeros(size, np.int64)
-        self.sent_ms: Ints = np.zeros((size, KEPT), np.int64)
-        """Own time of each of the last heartbeats, by seq modulo `KEPT`."""
+        self.sent_ms: Ints = np.zeros(size * KEPT, np.int64)
+        """Own time of each of the last heartbeats: row by row, in it by seq modulo `KEPT`."""
         self.epoch: Ints = np.zeros(size, np.int64)
         self.held: Ints = np.zeros((size, len(Held._fields)), np.int64)
         self.used: Ints = np.zeros((size, len(Used._fields)), np.int64)
@@ -171,7 +171,7 @@ class IdleFleet:
         core, row = process.core, self.row[device.name]
         seq, last_ms = core.heartbeats.latest
         self.seq[row] = self.began_seq[row] = self.answered[row] = seq
-        self.sent_ms[row, seq % KEPT] = last_ms
+        self.sent_ms[row * KEPT + seq % KEPT] = last_ms
         self.period_ms[row] = core.heartbeats.period_ms
         self.world_ms[row], self.local_ms[row] = device.own.anchor()
         self.speed[row] = PPM + device.own.rate_ppm
@@ -220,12 +220,16 @@ class IdleFleet:
         local_ms = own_ms + (self.due_ms[rows] - anchor_ms) * speed // PPM
         seqs = self.seq[rows] + 1
         self.seq[rows] = seqs
-        self.sent_ms[rows, seqs % KEPT] = local_ms
+        self.sent_ms[rows * KEPT + seqs % KEPT] = local_ms
         passed_ms = local_ms + self.period_ms[rows] - own_ms
         self.due_ms[rows] = anchor_ms - (-passed_ms * PPM // speed)
         self.heartbeats += len(rows)
         self._asked = HeartbeatBatch(
-            NamesAt(self.names, rows), self.session[rows], seqs, self.held[rows], self.used[rows]
+            NamesAt(self.names, rows),
+            self.session[rows],
+            seqs,
+            self.held.take(rows, 0),
+            self.used.take(rows, 0),
         )
         for number, controller in enumerate(self.world.controllers):
             if controller.core is not None and controller.core.linked:
@@ -284,13 +288,13 @@ class IdleFleet:
         beats = core.heartbeats
         first = max(began, seq - beats.longest_ms // beats.period_ms - 2)
         if first > began:
-            sent_ms = int(self.sent_ms[row, first % KEPT])
+            sent_ms = int(self.sent_ms[row * KEPT + first % KEPT])
             beats.skip(first - began, sent_ms)
             process.machine.guard.rested(sent_ms)
         held, used = Held(*self.held[row].tolist()), Used(*self.used[row].tolist())
         granted = Revision(held.epoch, held.number)
         for number in range(first + 1, seq + 1):
-            sent_ms = int(self.sent_ms[row, number % KEPT])
+            sent_ms = int(self.sent_ms[row * KEPT + number % KEPT])
             said = process.relive(TimerElapsed(), sent_ms)
             assert said == [Heartbeat(core.connection.session, number, held, used)], said
             if number > self.answered[row]:
