@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from broker.events import AclAction
-from broker.filters import covers, matches
+from broker.filters import covers, is_wild, matches
 from protocol.errors import LocalMistake
 from protocol.topics import CONTROLLER, DOWN, ROOT, UP, build, valid_id
 
@@ -86,11 +86,13 @@ class FleetAcl:
     Which users exist is asked elsewhere: a device that was never let in asks nothing here.
     """
 
-    __slots__ = ("_decisions", "_fleet")
+    __slots__ = ("_decisions", "_fleet", "_granted")
 
     def __init__(self, fleet: str) -> None:
         self._fleet = fleet
         self._decisions: dict[tuple[str, AclAction, str], bool] = {}
+        self._granted: dict[tuple[str, Access], tuple[frozenset[str], tuple[str, ...]]] = {}
+        """(User, access) -> what is granted by name, and what by a wildcard."""
 
     def __call__(self, client: str, username: str, action: AclAction, topic: str) -> bool:
         """Whether it may; never, where the client id is not the user name."""
@@ -101,16 +103,24 @@ class FleetAcl:
         if known is None:
             if len(self._decisions) >= REMEMBERED_DECISIONS_MAX:
                 self._decisions.clear()
+                self._granted.clear()
             known = self._decisions[key] = self._decide(username, action, topic)
         return known
 
     def _decide(self, user: str, action: AclAction, topic: str) -> bool:
-        if role_of(user) is None:
-            return False
         wanted = Access.WRITE if action is AclAction.PUBLISH else Access.READ
+        granted = self._granted.get((user, wanted))
+        if granted is None:
+            granted = self._granted[user, wanted] = self._grants(user, wanted)
+        named, wild = granted
         fits = covers if action is AclAction.SUBSCRIBE else matches
-        return any(
-            fits(rule.topic_filter, topic)
-            for rule in rules_for(self._fleet, user)
-            if rule.access in (wanted, Access.READ_WRITE)
-        )
+        return topic in named or any(fits(topic_filter, topic) for topic_filter in wild)
+
+    def _grants(self, user: str, wanted: Access) -> tuple[frozenset[str], tuple[str, ...]]:
+        """A name that has no role is granted nothing."""
+        if role_of(user) is None:
+            return frozenset(), ()
+        access = (wanted, Access.READ_WRITE)
+        filters = [rule.topic_filter for rule in rules_for(self._fleet, user) if rule.access in access]
+        wild = tuple(f for f in filters if is_wild(f))
+        return frozenset(f for f in filters if f not in wild), wild
