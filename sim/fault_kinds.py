@@ -73,6 +73,8 @@ class Scene:
     fair: Weather = field(default_factory=Weather)
     """The weather without faults."""
     over: bool = False
+    copied: bool = False
+    """Whether a backup of the database was ever taken."""
     counts: dict[str, int] = field(default_factory=dict)
     clones: dict[str, SimulatedDevice] = field(default_factory=dict)
 

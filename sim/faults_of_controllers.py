@@ -149,10 +149,14 @@ def _in_reach(scene: Scene, fault: Fault) -> None:
 
 def _copied(scene: Scene, fault: Fault) -> None:
     scene.world.backup()
+    scene.copied = True
 
 
-def _restored(scene: Scene, fault: Fault) -> None:
-    scene.world.restore_backup(marked=text(fault, "copy") == "marked")
+def _restored(scene: Scene, fault: Fault) -> bool:
+    """Only a copy that was taken: an empty database was never led, and is none of this fleet."""
+    if scene.copied:
+        scene.world.restore_backup(marked=text(fault, "copy") == "marked")
+    return scene.copied
 
 
 def _draw_refusal(rng: Random, cast: Cast) -> Drawn:
