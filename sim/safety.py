@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import firmware_profiles
 from broker.events import BrokerQuirks, Survival
-from protocol.limits import HEARTBEAT_MS, LEASE_MS, hold_ms
+from protocol.limits import HEARTBEAT_MS, KEEPALIVE_S, LEASE_MS, hold_ms
 from protocol.resources import Resources
 from sim import faults, workload
 from sim.clockwork import START_MS
@@ -28,6 +28,8 @@ from sim.world import World
 RECONNECT_MS = 60_000
 COOL_DOWN_MS = 90_000
 """Freezes, and take-overs that wait for a hold of their own."""
+SILENCE_MS = KEEPALIVE_S * 1_500
+"""Until a broker notices that nobody speaks any more, and owes a will."""
 LOOK_MS = 500
 QUIET_MS = 10_000
 """Settled for so long without a move before a component is restarted."""
@@ -163,8 +165,10 @@ def settle_ms(plan: Plan) -> int:
 
 
 def landing_ms(plan: Plan) -> int:
-    """Until the last straggler of the weather has arrived, counted from the last fault."""
-    ends = [
+    """Until the last straggler of the weather and the last late will have arrived, counted from the last fault."""
+    will_late_ms = int(dict(plan.quirks).get("will_late_ms", 0))
+    ends = [SILENCE_MS + will_late_ms] if will_late_ms else []
+    ends += [
         min(fault.at_ms + fault.for_ms, plan.faults_ms) + int(value) - plan.faults_ms
         for fault in plan.faults
         for name, value in fault.args
