@@ -69,7 +69,7 @@ class ControllerProcess:
         self._former: Controller | None = None
         """Thrown away, and not yet replaced."""
         self._finding = Finding()
-        self._busy = False
+        self._busy = self._draining = False
         """With the database, or with getting back to lead: nothing is fed."""
         self._inbox: deque[tuple[int, bool, Work]] = deque()
         """What waits to be fed: since when, and whether it is somebody's question."""
@@ -267,11 +267,16 @@ class ControllerProcess:
             work()
 
     def _drain(self) -> None:
+        """What arrived while a commit ran. A commit that takes no time ends within the loop that began it."""
+        if self._draining:
+            return
+        self._draining = True
         while self._inbox and not self.paused and not self._busy:
             since_ms, _, work = self._inbox.popleft()
             if self.clock.now_ms - since_ms > LATE_MS:
                 self.late_ms = self.clock.now_ms
             work()
+        self._draining = False
 
     def _handle(self, event: Event) -> None:
         if self.core is None:

@@ -165,7 +165,7 @@ def settle_ms(plan: Plan) -> int:
 
 
 def landing_ms(plan: Plan) -> int:
-    """Until the last straggler of the weather and the last late will have arrived, counted from the last fault."""
+    """Until the last straggler and the last late will have arrived, counted from the last fault."""
     will_late_ms = int(dict(plan.quirks).get("will_late_ms", 0))
     ends = [SILENCE_MS + will_late_ms] if will_late_ms else []
     ends += [
