@@ -17,13 +17,13 @@ from typing import Any, Protocol
 from controller.core.records import AttemptRow, DeviceRow, JobRow, Row, TaskRow
 from protocol.messages import AssignedAttempt
 from protocol.tasks import AttemptId, Guarantee
-from sim.checking_audit import EveryChangeIsAudited
-from sim.checking_base import Checker, Heard
-from sim.checking_picture import Picture
-from sim.checking_records import Accounts, NumbersRise, OneResult, RoomIsKept
-from sim.checking_runs import CancelledEnds, NothingStartsWhereShut, OneLiveRun, StartsOnce
-from sim.checking_state import RestartMovesNothing, Settling, ShownIsSo, StaysBounded
-from sim.checking_traffic import OutputIsKept, OwnTopicsOnly
+from sim.checking.audit import EveryChangeIsAudited
+from sim.checking.base import Checker, Heard
+from sim.checking.picture import Picture
+from sim.checking.records import Accounts, NumbersRise, OneResult, RoomIsKept
+from sim.checking.runs import CancelledEnds, NothingStartsWhereShut, OneLiveRun, StartsOnce
+from sim.checking.state import RestartMovesNothing, Settling, ShownIsSo, StaysBounded
+from sim.checking.traffic import OutputIsKept, OwnTopicsOnly
 from sim.observations import (
     Committed,
     DatabaseRestored,

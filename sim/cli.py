@@ -2,7 +2,7 @@
 
 Rule of this file: only argparse is loaded before a command is known, so a base install
 without numpy still explains itself. No traceback for what a person can cause. The commands
-are in `cli_safety.py` and `cli_others.py`; what they find is data on stdout, talk is on stderr.
+are in `command/safety.py` and `command/others.py`; what they find is data on stdout, talk is on stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from sim.refusals import ExitCode, Refused
+from sim.command.refusals import ExitCode, Refused
 
 MILLION = 1_000_000
 _SAFETY = (
@@ -75,10 +75,10 @@ def _run(words: list[str]) -> int:
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     if name == "safety":
-        from sim.cli_safety import safety
+        from sim.command.safety import safety
 
         return safety
-    from sim.cli_others import COMMANDS
+    from sim.command.others import COMMANDS
 
     return COMMANDS[name]
 

@@ -29,9 +29,9 @@ from controller.core.effects import PublishLeases
 from controller.core.events import HeartbeatBatch
 from protocol.core import MessageArrived, TimerElapsed
 from protocol.messages import Heartbeat, Held, LeaseAnswer, Revision, Used
-from sim.agents import AgentProcess
 from sim.devices import SimulatedDevice
-from sim.localclock import PPM
+from sim.machines.agents import AgentProcess
+from sim.machines.localclock import PPM
 from sim.world import World
 
 WINDOW_MS = 400

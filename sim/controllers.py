@@ -24,7 +24,7 @@ from sim.clockwork import Clockwork, Work
 from sim.controller_wire import SimulatedWire
 from sim.database import WALL_OFFSET_MS, Database, StorageRefused
 from sim.database import Storage as Storage
-from sim.localclock import LocalClock
+from sim.machines.localclock import LocalClock
 from sim.network import Network
 
 CLIENT = "_controller-c1"

@@ -28,13 +28,13 @@ from protocol.limits import (
     hold_ms,
 )
 from protocol.resources import Resources
-from sim.agents import AgentProcess
 from sim.clockwork import Clockwork
 from sim.disk import SimulatedDisk
-from sim.localclock import LocalClock
+from sim.machines.agents import AgentProcess
+from sim.machines.localclock import LocalClock
+from sim.machines.runhost import RunWatcher, VirtualGuard
 from sim.network import Network
 from sim.observations import JournalLost, OutOfBounds
-from sim.runhost import RunWatcher, VirtualGuard
 
 UPTIME_MS = 10_000
 """What a device's clock shows when its agent starts after a boot."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import firmware_profiles
-from sim.fault_kinds import LATENESS, Cast, spread
+from sim.fault_families.kinds import LATENESS, Cast, spread
+from sim.fault_families.of_devices import RATE_PPM_MAX
 from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
-from sim.faults_of_devices import RATE_PPM_MAX
 from sim.plan import Args, Fault, Plan, PlannedDevice
 from sim.workload import draw_orders
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim import faults_of_controllers, faults_of_devices, faults_of_network
-from sim.fault_kinds import FaultKind, Scene
+from sim.fault_families import of_controllers, of_devices, of_network
+from sim.fault_families.kinds import FaultKind, Scene
 from sim.plan import Fault
 
 FAULTS: dict[str, FaultKind] = {
-    **faults_of_network.KINDS,
-    **faults_of_devices.KINDS,
-    **faults_of_controllers.KINDS,
+    **of_network.KINDS,
+    **of_devices.KINDS,
+    **of_controllers.KINDS,
 }
 FAMILIES = tuple(dict.fromkeys(kind.family for kind in FAULTS.values()))
 
@@ -68,6 +68,6 @@ def calm(scene: Scene) -> None:
         device.disk.fails, device.disk.torn, device.disk.slow_ms = False, None, 0
         device.guard.slow_ms, device.guard.starved, device.guard.disk_full = 0, False, False
         device.set_rate(scene.planned(device.name).rate_ppm)
-        faults_of_devices.raise_device(device)
+        of_devices.raise_device(device)
     for controller in world.controllers:
         controller.start()

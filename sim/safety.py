@@ -18,7 +18,7 @@ from protocol.resources import Resources
 from sim import faults, workload
 from sim.clockwork import START_MS
 from sim.controllers import Storage
-from sim.fault_kinds import LATENESS, Scene
+from sim.fault_families.kinds import LATENESS, Scene
 from sim.faults import FAULTS
 from sim.network import Weather
 from sim.plan import Outcome, Plan, PlannedDevice, Verdict

@@ -19,7 +19,7 @@ from re import search
 import firmware_profiles
 from broker.events import BrokerQuirks
 from protocol.topics import valid_id
-from sim.fault_kinds import Name, OneOf, Whole, Word
+from sim.fault_families.kinds import Name, OneOf, Whole, Word
 from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
 from sim.places import Places
 from sim.plan import Args, Fault, Order, Plan, PlannedDevice

@@ -8,7 +8,7 @@ that fails, goes on changing for ever and is no move; what ends well or never is
 from __future__ import annotations
 
 from protocol.tasks import JobKind, TaskState
-from sim.checking_state import Settling
+from sim.checking.state import Settling
 from sim.world import World
 
 

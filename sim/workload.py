@@ -15,7 +15,7 @@ from controller.core.records import Constraint
 from protocol.limits import LEASE_MS_MAX, LEASE_MS_MIN
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
-from sim.fault_kinds import Name, OneOf, Scene, Whole, Word
+from sim.fault_families.kinds import Name, OneOf, Scene, Whole, Word
 from sim.plan import Args, Order, PlannedDevice
 from sim.world import Wish
 

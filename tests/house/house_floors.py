@@ -55,12 +55,11 @@ FLOORS = {
     "live": WORLD,
     "sim": WORLD,
     "sim.cli": ASSEMBLY,
-    "sim.cli_safety": ASSEMBLY,
-    "sim.cli_others": ASSEMBLY,
-    "sim.findings": ASSEMBLY,
-    "sim.progress": ASSEMBLY,
-    "sim.workers": ASSEMBLY,
-    "sim.fleet": ASSEMBLY,
+    "sim.command.safety": ASSEMBLY,
+    "sim.command.others": ASSEMBLY,
+    "sim.command.findings": ASSEMBLY,
+    "sim.command.progress": ASSEMBLY,
+    "sim.command.workers": ASSEMBLY,
     "sim.__main__": ASSEMBLY,
     "fleetmuster": COMMAND,
 }
@@ -95,8 +94,7 @@ THIRD_PARTY = {
     "broker": ("amqtt",),
     "broker.model": (),
     "sim": ("numpy",),
-    "sim.fleet": ("numpy", "psutil", "uvloop"),
-    "sim.progress": ("tqdm",),
+    "sim.command.progress": ("tqdm",),
     "fleetmuster": (),
 }
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "from sim.workers import run; print(run({seed}, devices=5, faults_ms=90_000).trace_hash)"
+PROGRAM = "from sim.command.workers import run; print(run({seed}, devices=5, faults_ms=90_000).trace_hash)"
 
 
 def digest(seed: int, hash_seed: str) -> str:

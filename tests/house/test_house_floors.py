@@ -66,8 +66,8 @@ def test_an_import_that_goes_up_is_found(path: str, text: str) -> None:
             "sim/world.py",
             "from broker.model import Broker\nimport edge_agent.core.agent, controller.core.controller",
         ),
-        ("sim/fleet.py", "import live.driver, sim.devices"),
-        ("fleetmuster/up.py", "import controller.app, edge_agent.app, broker.serve, sim.fleet"),
+        ("sim/cli.py", "import live.driver, sim.devices"),
+        ("fleetmuster/up.py", "import controller.app, edge_agent.app, broker.serve, sim.cli"),
     ],
 )
 def test_an_import_that_goes_down_is_not_blamed(path: str, text: str) -> None:

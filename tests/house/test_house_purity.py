@@ -13,7 +13,7 @@ def test_pure_files_touch_nothing() -> None:
 
 def test_the_cores_are_among_the_pure_files() -> None:
     assert is_pure("edge_agent/core/agent.py") and is_pure("controller/core/controller.py")
-    assert not is_pure("sim/fleet.py") and not is_pure("edge_agent/journal.py")
+    assert not is_pure("sim/cli.py") and not is_pure("edge_agent/journal.py")
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_a_pure_line_is_not_blamed(text: str) -> None:
 
 
 def test_files_of_the_world_may_do_what_the_world_does() -> None:
-    assert impure(house_of({"sim/fleet.py": "import asyncio", "live/driver.py": "import time"})) == []
+    assert impure(house_of({"sim/cli.py": "import asyncio", "live/driver.py": "import time"})) == []

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from mutations import MUTATIONS, UNCAUGHT
 
+from sim.command.workers import memory_storage
 from sim.drawing import draw_plan
 from sim.plan import Outcome, Verdict
 from sim.safety import run_plan
-from sim.workers import memory_storage
 
 CATCHES_MAX = 3
 BASELINE = "(every rule on)"

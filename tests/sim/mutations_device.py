@@ -18,7 +18,7 @@ from edge_agent.core.runs import RunBook
 from edge_agent.guard_runs import Run
 from protocol import messages as wire
 from protocol.core import LinkUp
-from sim.runhost import VirtualGuard
+from sim.machines.runhost import VirtualGuard
 
 # ------------------------------------------------------------- sessions
 

@@ -14,7 +14,7 @@ from edge_agent.guard_runs import Run
 from protocol import messages as wire
 from protocol.core import Publish, Save
 from protocol.tasks import FINAL_RUN, AttemptId, RunState
-from sim.runhost import VirtualGuard
+from sim.machines.runhost import VirtualGuard
 
 
 def _effects_before_the_save(original):

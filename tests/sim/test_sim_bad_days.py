@@ -10,9 +10,9 @@ import time
 
 import pytest
 
+from sim.command.workers import run
 from sim.plan import Verdict
 from sim.safety import describe
-from sim.workers import run
 
 SEEDS = 100
 DEVICES = 10

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from fleetmuster.cli import main as fm
-from sim import findings, safety
+from sim import safety
 from sim.cli import main
+from sim.command import findings
+from sim.command.tally import Tally
+from sim.command.workers import Crew, Draw
 from sim.drawing import draw_plan
 from sim.plan import Breach, Outcome, Verdict
 from sim.scenarios import write_scenario
-from sim.tally import Tally
-from sim.workers import Crew, Draw
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--devices", "2", "--minutes", "0.1"]

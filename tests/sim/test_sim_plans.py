@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
+from sim.command.workers import memory_storage
 from sim.drawing import draw_plan
-from sim.fault_kinds import Cast
+from sim.fault_families.kinds import Cast
 from sim.faults import FAMILIES, FAULTS
 from sim.plan import Fault, Verdict
 from sim.safety import describe, run_plan
-from sim.workers import memory_storage
 
 # ------------------------------------------------------------- drawing
 

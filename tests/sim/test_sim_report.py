@@ -10,10 +10,10 @@ from importlib import resources
 import pytest
 
 from sim import timeline as timelines
+from sim.command.workers import play
 from sim.plan import Breach, Fault, Order, Outcome, Plan, PlannedDevice, Verdict
 from sim.report import Report, as_json, as_page
 from sim.timeline import Recorder, Span, Timeline, Travelled
-from sim.workers import play
 
 PAGE = resources.files("sim").joinpath("report_page.html").read_text(encoding="utf-8")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> <!-- \"' & \u2028 @STORY@"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.command.workers import memory_storage
 from sim.drawing import draw_plan
 from sim.plan import Verdict
 from sim.safety import run_plan
 from sim.scenarios import ScenarioError, built_in, read_scenario, write_scenario
-from sim.workers import memory_storage
 
 GOOD = """\
 # Two devices and a cut.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from controller.core.fleet import Fleet
+from sim.command.workers import memory_storage
 from sim.drawing import draw_plan
 from sim.safety import run_plan
 from sim.shrink import shrink
-from sim.workers import memory_storage
 
 
 def test_two_faults_that_fail_together_are_what_is_left():

@@ -27,7 +27,8 @@ from protocol.limits import KILL_MS
 from protocol.messages import AssignedAttempt
 from protocol.tasks import AttemptId, Guarantee
 from sim.clockwork import Clockwork
-from sim.localclock import LocalClock
+from sim.machines.localclock import LocalClock
+from sim.machines.outputs import SimulatedOutput, Written
 from sim.observations import (
     Observation,
     OutputDropped,
@@ -38,7 +39,6 @@ from sim.observations import (
     RunFrozen,
     RunThawed,
 )
-from sim.outputs import SimulatedOutput, Written
 
 START_MS = (1, 40)
 """From the order to a process; a slow card takes longer, and the deadline is looked at after it."""

@@ -10,7 +10,19 @@ from __future__ import annotations
 from random import Random
 
 from broker.events import Survival
-from sim.fault_kinds import Cast, Drawn, FaultKind, Name, OneOf, Scene, Whole, nothing, number, spread, text
+from sim.fault_families.kinds import (
+    Cast,
+    Drawn,
+    FaultKind,
+    Name,
+    OneOf,
+    Scene,
+    Whole,
+    nothing,
+    number,
+    spread,
+    text,
+)
 from sim.plan import Fault
 from sim.rogue import forgeries
 from sim.world import FLEET

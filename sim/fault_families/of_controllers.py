@@ -9,9 +9,21 @@ from __future__ import annotations
 
 from random import Random
 
-from sim.fault_kinds import Cast, Drawn, FaultKind, OneOf, Scene, Whole, Word, nothing, number, spread, text
-from sim.faults_of_devices import RATE_PPM_MAX
-from sim.faults_of_network import WAY_ODDS, WAYS, cut_client
+from sim.fault_families.kinds import (
+    Cast,
+    Drawn,
+    FaultKind,
+    OneOf,
+    Scene,
+    Whole,
+    Word,
+    nothing,
+    number,
+    spread,
+    text,
+)
+from sim.fault_families.of_devices import RATE_PPM_MAX
+from sim.fault_families.of_network import WAY_ODDS, WAYS, cut_client
 from sim.plan import Fault
 
 CONTROLLER: dict[str, Word] = {"controller": Whole(0, 1)}

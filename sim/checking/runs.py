@@ -14,8 +14,8 @@ from protocol.errors import RemoteGarbage
 from protocol.limits import hold_ms
 from protocol.messages import Heartbeat
 from protocol.tasks import AttemptId
-from sim.checking_base import Checker, Heard
-from sim.checking_picture import Commit
+from sim.checking.base import Checker, Heard
+from sim.checking.picture import Commit
 from sim.ears import understand
 from sim.observations import DatabaseRestored, Delivered, Observation, RunBegan, RunThawed
 

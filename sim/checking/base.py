@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from sim.checking_picture import Commit, Picture
+from sim.checking.picture import Commit, Picture
 from sim.observations import DatabaseRestored, Observation
 
 

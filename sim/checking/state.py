@@ -14,8 +14,8 @@ from protocol.errors import RemoteGarbage
 from protocol.limits import SUSPECT_HEARTBEATS
 from protocol.messages import Heartbeat, Status
 from protocol.tasks import FINAL_TASK, TaskState
-from sim.checking_base import Checker, Heard
-from sim.checking_picture import Commit, Picture
+from sim.checking.base import Checker, Heard
+from sim.checking.picture import Commit, Picture
 from sim.ears import understand
 from sim.observations import (
     DatabaseRestored,

@@ -25,9 +25,9 @@ from typing import Any
 from controller.store.base import Fenced, StoreError
 from controller.store.memory import MemoryStore
 from sim import drawing, safety
+from sim.command.tally import Played
 from sim.database import Storage
 from sim.plan import Outcome, Plan, Verdict
-from sim.tally import Played
 
 SEED_S_MAX = 900.0
 """A seed takes a second or a few; one that takes so long stands still in its virtual time."""

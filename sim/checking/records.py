@@ -13,8 +13,8 @@ from protocol.errors import RemoteGarbage
 from protocol.messages import Assignments
 from protocol.resources import ZERO
 from protocol.tasks import FINAL_TASK, TASK_MOVES, AttemptId, TaskState
-from sim.checking_base import Checker, Heard
-from sim.checking_picture import Change, Commit
+from sim.checking.base import Checker, Heard
+from sim.checking.picture import Change, Commit
 from sim.ears import understand
 from sim.observations import DatabaseRead, Delivered, JobAccepted, Observation
 

@@ -2,7 +2,7 @@
 
 Rule of this file: it chooses what is played and says what came of it. Data (what a seed draws,
 the table, or one object) goes to stdout, everything else to stderr. Ctrl-C ends the workers
-and shows what is known so far. What is done with a failure is in `findings.py`.
+and shows what is known so far. What is done with a failure is in `command/findings.py`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 import firmware_profiles
 from sim import scenarios
+from sim.command.findings import Again, Finder, open_folder
+from sim.command.progress import Progress
+from sim.command.refusals import EXIT_OF, ExitCode, Refused, unknown
+from sim.command.tally import WORDS, Played, Tally, as_object, bound, facts
+from sim.command.workers import Alone, Crew, Draw, play
 from sim.drawing import DEVICES, FAULTS_MS
 from sim.faults import FAMILIES, QUIRKS_FAMILY
-from sim.findings import Again, Finder, open_folder
 from sim.plan import Outcome, Plan, Verdict
-from sim.progress import Progress
-from sim.refusals import EXIT_OF, ExitCode, Refused, unknown
 from sim.safety import describe
-from sim.tally import WORDS, Played, Tally, as_object, bound, facts
-from sim.workers import Alone, Crew, Draw, play
 
 SEEDS = 100
 FOLDER = Path("fm-sim")

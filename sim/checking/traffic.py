@@ -15,8 +15,8 @@ from protocol import topics
 from protocol.errors import RemoteGarbage
 from protocol.messages import LeaseAnswer, OutputChunk
 from protocol.tasks import AttemptId
-from sim.checking_base import Checker, Heard
-from sim.checking_picture import Commit
+from sim.checking.base import Checker, Heard
+from sim.checking.picture import Commit
 from sim.ears import understand
 from sim.observations import Delivered, Observation, OutputDropped, OutputLost, OutputWritten
 

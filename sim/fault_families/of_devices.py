@@ -11,7 +11,19 @@ from random import Random
 from firmware_profiles import load
 from protocol.limits import CLOCK_RATE_PPM
 from sim.devices import CLOCK_INVARIANTS, CLONE_INVARIANTS, SUSPEND_INVARIANTS, SimulatedDevice
-from sim.fault_kinds import Cast, Drawn, FaultKind, OneOf, Scene, Whole, Word, nothing, number, spread, text
+from sim.fault_families.kinds import (
+    Cast,
+    Drawn,
+    FaultKind,
+    OneOf,
+    Scene,
+    Whole,
+    Word,
+    nothing,
+    number,
+    spread,
+    text,
+)
 from sim.plan import Fault
 
 GUARDS_RUNS = ("die", "survive")

@@ -18,16 +18,16 @@ from importlib import resources
 from pathlib import Path
 from shlex import quote
 
+from sim.command.refusals import ExitCode, Refused
+from sim.command.tally import FAILURES_TOLD_MAX, WORDS, Tally, as_object, bound, facts
+from sim.command.workers import Draw, play
 from sim.drawing import DEVICES, FAULTS_MS
 from sim.plan import Outcome, Plan, Verdict
-from sim.refusals import ExitCode, Refused
 from sim.report import Report, Table, as_json, as_page
 from sim.safety import describe
 from sim.scenarios import write_scenario
 from sim.shrink import shrink
-from sim.tally import FAILURES_TOLD_MAX, WORDS, Tally, as_object, bound, facts
 from sim.timeline import Recorder
-from sim.workers import Draw, play
 
 SHRINK_RUNS_MAX = 300
 SHRINK_S_MAX = 120.0

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from controller.core.records import AuditRow, DeviceRow, JobRow, TaskRow
 from protocol.tasks import TaskState
-from sim.checking_base import Checker
-from sim.checking_picture import Change, Commit
+from sim.checking.base import Checker
+from sim.checking.picture import Change, Commit
 
 RUN, CANCELLED = "run", "cancelled"
 LIVENESS = ("online", "suspect", "offline")

@@ -52,9 +52,9 @@ from protocol.tasks import AttemptId
 from sim.clockwork import Clockwork
 from sim.disk import SimulatedDisk
 from sim.ears import parse, understand
-from sim.localclock import LocalClock
+from sim.machines.localclock import LocalClock
+from sim.machines.runhost import VirtualGuard
 from sim.network import Network
-from sim.runhost import VirtualGuard
 
 
 class Machine(Protocol):

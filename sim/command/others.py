@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sim import scenarios as files
+from sim.command.progress import Progress
+from sim.command.refusals import ExitCode, Refused
+from sim.command.tally import lasting
+from sim.command.workers import memory_storage
 from sim.histories import HistoryError, check_history, read_history
-from sim.progress import Progress
-from sim.refusals import ExitCode, Refused
 from sim.scale import ScaleResult, Work, run_scale
 from sim.scenarios import read_scenario
-from sim.tally import lasting
-from sim.workers import memory_storage
 
 BREACHES_TOLD_MAX = 20
 

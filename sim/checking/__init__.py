@@ -1,0 +1,1 @@
+"""Checkers of the invariants, each an observer that trusts nobody."""

@@ -1,0 +1,1 @@
+"""`fm sim`: its commands, and what they print and write."""

@@ -1,0 +1,1 @@
+"""What faults there are, by what they befall."""
