@@ -26,7 +26,7 @@ KEY_PARAMETER: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key with the same body gives the same job, for a day.",
+    "description": "The same key with the same body gives the same job.",
     "schema": {"type": "string", "maxLength": 255},
 }
 

@@ -44,6 +44,9 @@ class Documents:
         forgot that would start it again. Nothing is told to them before they reported (D1)."""
         self._owed: dict[int, None] = {}
         """Doubted rows with a removal that is not told yet."""
+        self.unheard: dict[int, None] = {}
+        """Rows known before this leadership that have named no revision in it. What they hold may prove
+        that the database is old; an addition told before would replace that proof (D1)."""
         self.look_ms: int | None = None
         """When something that gathers may be due; exact after each flush."""
 
@@ -53,12 +56,25 @@ class Documents:
         """Doubts what was not stamped since the restore that was found out under this epoch."""
         f = self.fleet
         self.doubted = {row: None for row in range(f.count) if 0 < f.document(row).epoch < restored}
+        self.unheard = dict.fromkeys(range(f.count))
+
+    def heard(self, row: int, now_ms: int) -> None:
+        """A heartbeat named what the device holds, and that was no reason to take the database for old."""
+        if self.unheard.pop(row, 0) is None:
+            self._look_again(row, now_ms)
+
+    def _look_again(self, row: int, now_ms: int) -> None:
+        if row in self.adds or row in self.acknowledgements:
+            self._look(now_ms)
+
+    def _waits(self, row: int) -> bool:
+        """Whether nothing that gathers may be told yet."""
+        return row in self.doubted or row in self.unheard
 
     def believe(self, row: int, now_ms: int) -> bool:
         """The device has reported. Whether a removal is still to be told, be it of a former leader."""
         del self.doubted[row]
-        if row in self.adds or row in self.acknowledgements:
-            self._look(now_ms)
+        self._look_again(row, now_ms)
         number = int(self.fleet.doc_number[row])
         untold = any(
             a.row.state is AttemptState.REMOVED and a.row.until > number
@@ -191,8 +207,8 @@ class Documents:
             self.pace.take(now_ms)
             self._pace_of(row).take(now_ms)
             self.revise(row, now_ms)
-        due = [self._add_due_ms(r) for r in self.adds if r not in self.doubted]
-        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements if r not in self.doubted]
+        due = [self._add_due_ms(r) for r in self.adds if not self._waits(r)]
+        due += [self._acknowledge_due_ms(r) for r in self.acknowledgements if not self._waits(r)]
         self.look_ms = min(due, default=None)
 
     def _due_rows(self, now_ms: int) -> list[int]:
@@ -200,7 +216,7 @@ class Documents:
         rows = [r for r in self.adds if self._add_due_ms(r) <= now_ms]
         due = dict.fromkeys(rows)
         due.update(dict.fromkeys(r for r in self.acknowledgements if self._acknowledge_due_ms(r) <= now_ms))
-        return [r for r in due if r not in self.doubted]
+        return [r for r in due if not self._waits(r)]
 
     def _pace_of(self, row: int) -> Pace:
         if row not in self.paces:

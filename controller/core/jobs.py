@@ -12,14 +12,10 @@ from controller.core.effects import Reply
 from controller.core.events import JobCancelled, JobSubmitted
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.records import JobRow, JobState, TaskRow
+from controller.core.records import KEYS_MAX, JobRow, JobState, TaskRow
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView, SubmittedView
 from protocol.tasks import TaskState
-
-KEYS_MAX = 50_000
-"""Idempotency keys remembered; the store keeps them for a day."""
-
 
 ENTRY_BYTES = 160
 """Keys, numbers and ids of one entry at their longest, and what surrounds it."""

@@ -103,6 +103,7 @@ class Leases:
         self.liveness.heard(row, now_ms)
         if self._from_the_future(row, held.assignments, now_ms):
             return
+        self.documents.heard(row, now_ms)
         self.sessions.settings_differ(row, held.settings, now_ms)
         granted = self._grant(row, held, now_ms)
         self._answer(row, session, int(batch.seqs[i]), granted)

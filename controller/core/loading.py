@@ -44,6 +44,9 @@ def load_work(
         _load_attempt(ledger, documents, attempt, closed, now_ms)
     for key, job_id, fingerprint in snapshot.keys:
         jobs.remember(key, job_id, fingerprint)
+    for row in snapshot.jobs:  # one that was stored while the clock was behind is not among the newest
+        if row.idempotency_key not in jobs.keys:
+            jobs.remember(row.idempotency_key, row.id, row.fingerprint)
     for task_id, number, device in snapshot.recent:
         ledger.remember(AttemptId(task_id, number), device)
     for attempt in snapshot.attempts:

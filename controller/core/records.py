@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from protocol.resources import ZERO, Resources
 from protocol.tasks import Guarantee, JobKind, TaskState
 
+KEYS_MAX = 50_000
+"""Idempotency keys that are remembered: the newest, however old they are."""
 
 @dataclass(slots=True)
 class Constraint:
@@ -254,7 +256,7 @@ class Snapshot:
     fleet: dict[str, str] = field(default_factory=dict)
     recent: list[tuple[str, int, str]] = field(default_factory=list)
     keys: list[tuple[str, str, str]] = field(default_factory=list)
-    """(idempotency key, job, fingerprint) of the last day, oldest first."""
+    """(idempotency key, job, fingerprint) of the newest `KEYS_MAX` jobs that have one, oldest first."""
     final_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """For each open job: how many of its tasks are in each final state."""
     closed: list[JobRow] = field(default_factory=list)

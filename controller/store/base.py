@@ -42,8 +42,6 @@ PAGE_ROWS_MAX = 1_000
 STORY_ROWS_MAX = 1_000
 """The newest rows of an object's story; a service that flaps for a year has more."""
 OUTPUT_PIECE_BYTES_MAX = 1_048_576
-KEYS_MS = 86_400_000
-"""How long an idempotency key is answered for."""
 RECENT_MS = 3_600_000
 RECENT_ATTEMPTS_MAX = 20_000
 """Ended attempts that a fresh core still knows by device: late output comes within minutes."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from controller.core.leadership import Takeover
 from controller.core.records import (
+    KEYS_MAX,
     AttemptRow,
     AttemptState,
     AuditRow,
@@ -32,7 +33,6 @@ from controller.core.records import (
 )
 from controller.store.base import (
     CLEAN_STOP,
-    KEYS_MS,
     PAGE_ROWS_MAX,
     RECENT_ATTEMPTS_MAX,
     RECENT_MS,
@@ -179,7 +179,7 @@ class MemoryStore:
                 documents=_copies(t.documents.values(), lambda r: r.device),
                 fleet=dict(sorted(t.fleet.items())),
                 recent=_recent(t, t.leader.renewed_at - RECENT_MS),
-                keys=_keys(t, t.leader.renewed_at - KEYS_MS),
+                keys=_keys(t),
                 final_counts={id: _final_counts(t, id) for id in sorted(open_jobs)},
                 closed=_copies((t.jobs[id] for id in _held_jobs(t) - open_jobs if id in t.jobs), _job_order),
             )
@@ -381,10 +381,10 @@ def _recent(t: Tables, since_ms: int) -> list[tuple[str, int, str]]:
     return [(a.task, a.attempt, a.device) for a in ended[-RECENT_ATTEMPTS_MAX:]]
 
 
-def _keys(t: Tables, since_ms: int) -> list[tuple[str, str, str]]:
-    jobs = [j for j in t.jobs.values() if j.idempotency_key and j.created_at >= since_ms]
+def _keys(t: Tables) -> list[tuple[str, str, str]]:
+    jobs = [j for j in t.jobs.values() if j.idempotency_key]
     jobs.sort(key=lambda j: (j.created_at, j.id))
-    return [(j.idempotency_key, j.id, j.fingerprint) for j in jobs]
+    return [(j.idempotency_key, j.id, j.fingerprint) for j in jobs[-KEYS_MAX:]]
 
 
 # ---------------------------------------------------------------------------- taking rows out

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from controller.core.records import (
+    KEYS_MAX,
     AttemptRow,
     AttemptState,
     AuditRow,
@@ -24,7 +25,6 @@ from controller.core.records import (
     TaskRow,
 )
 from controller.store.base import (
-    KEYS_MS,
     PAGE_ROWS_MAX,
     RECENT_ATTEMPTS_MAX,
     RECENT_MS,
@@ -209,7 +209,7 @@ def load(db: sqlite3.Connection) -> Snapshot:
         documents=[DocumentRow(*v) for v in db.execute("SELECT * FROM documents ORDER BY device")],
         fleet=dict(db.execute("SELECT name, value FROM fleet ORDER BY name")),
         recent=_recent(db, leader.renewed_at - RECENT_MS),
-        keys=_keys(db, leader.renewed_at - KEYS_MS),
+        keys=_keys(db),
         final_counts=_final_counts(db),
         closed=_closed_jobs(db),
     )
@@ -268,12 +268,13 @@ def _recent(db: sqlite3.Connection, since_ms: int) -> list[tuple[str, int, str]]
     return rows[::-1]
 
 
-def _keys(db: sqlite3.Connection, since_ms: int) -> list[tuple[str, str, str]]:
+def _keys(db: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """The newest by number, not by age: a clock that was set must not make a repeated submission new."""
     sql = (
         "SELECT idempotency_key, id, fingerprint FROM jobs"
-        " WHERE idempotency_key <> '' AND created_at >= ? ORDER BY created_at, id"
+        " WHERE idempotency_key <> '' ORDER BY created_at DESC, id DESC LIMIT ?"
     )
-    return db.execute(sql, (since_ms,)).fetchall()
+    return db.execute(sql, (KEYS_MAX,)).fetchall()[::-1]
 
 
 def _final_counts(db: sqlite3.Connection) -> dict[str, dict[str, int]]:

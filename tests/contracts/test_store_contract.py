@@ -26,7 +26,6 @@ from controller.core.records import (
     TaskSpec,
 )
 from controller.store.base import (
-    KEYS_MS,
     RECENT_MS,
     OutputPiece,
     Pruned,
@@ -41,6 +40,7 @@ from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, TaskState
 
 WALL_MS = 1_700_000_000_000
+DECADE_MS = 315_360_000_000
 STORES: dict[str, Callable[[Path], Store]] = {
     "memory": lambda folder: MemoryStore(),
     "sqlite": lambda folder: SqliteStore(folder / "fleet.db"),
@@ -198,18 +198,19 @@ def test_snapshot_keeps_attempts_that_are_not_free_or_still_listed(store: Store)
     assert found.recent == [("j1.0", 6, "pi-1"), ("j1.0", 3, "pi-1")]
 
 
-def test_idempotency_keys_of_the_last_day_are_loaded_oldest_first(store: Store) -> None:
+def test_idempotency_keys_are_loaded_oldest_first_whatever_the_clock_says(store: Store) -> None:
+    """Clocks are set: what was stored a moment ago may seem to be of another decade."""
     epoch = leading(store)
     store.save(
         [
             job("j1", idempotency_key="new", created_at=WALL_MS),
-            job("j2", JobState.FAILED, idempotency_key="older", created_at=WALL_MS - KEYS_MS),
-            job("j3", idempotency_key="old", created_at=WALL_MS - KEYS_MS - 1),
+            job("j2", JobState.FAILED, idempotency_key="older", created_at=WALL_MS - DECADE_MS),
+            job("j3", idempotency_key="early", created_at=WALL_MS + DECADE_MS),
             job("j4", created_at=WALL_MS),
         ],
         epoch,
     )
-    assert [k for k, _, _ in store.load().keys] == ["older", "new"]
+    assert [k for k, _, _ in store.load().keys] == ["older", "new", "early"]
 
 
 # ------------------------------------------------------------------ reading
