@@ -190,6 +190,28 @@ def test_what_ended_after_a_backup_is_not_told_to_its_device_once_more(make_worl
     assert world.task(f"{ends}.0").attempt > 1
 
 
+def test_what_a_copy_was_about_to_tell_is_not_told_before_its_device_was_heard(make_world):
+    """Told at once it would replace the later revision, which alone proves that the copy is old."""
+    world = make_world(devices=1)
+    world.advance(15_000)
+    world.until(lambda first=world.submit(Wish(runs_ms=500)): world.done(first))
+    world.advance(3_000)
+    store, jobs = world.storage.store, [world.submit(Wish(runs_ms=500)) for _ in range(8)]
+
+    def untold():
+        told = getattr(store.tables.documents.get("d0"), "number", 0)
+        return [AttemptId(a.task, a.attempt) for a in store.tables.attempts.values() if a.since > told]
+
+    world.until(lambda: bool(untold()), 5_000, "what comes fast waits for a revision of its own")
+    tables, waited = store.snapshot(), untold()
+    world.until(lambda: all(world.done(job) for job in jobs))
+    world.advance(6_000)
+    put_back(world, tables, False)
+    world.until(lambda: world.core.ledger.alarms.get("old_database"), 30_000, "an alarm")
+    world.advance(60_000)
+    assert all(world.checkers.starts[attempt] == 1 for attempt in waited)
+
+
 def test_a_removal_that_a_doubted_device_was_not_told_is_told_by_the_next_leader(make_world):
     """The first leader after a restore takes an attempt out and dies before the device is heard."""
     world = make_world(devices=1)
