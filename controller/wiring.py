@@ -128,7 +128,7 @@ class Wire:
         if isinstance(message, Heartbeat):
             self._gather(parsed.device, message)
         elif isinstance(message, Canary):
-            self._offer(CanaryReturned(message.number))
+            self._offer(CanaryReturned(message.epoch, message.number))
         elif parsed.device != topics.CONTROLLER:
             # `+/status` also matches the controllers' own: that one is for people.
             self._offer(MessageArrived(parsed.device, message, retain))

@@ -139,7 +139,7 @@ class SimulatedWire:
         if isinstance(message, Heartbeat):
             self._gather(parsed.device, message)
         elif isinstance(message, Canary):
-            self._offer(CanaryReturned(message.number))
+            self._offer(CanaryReturned(message.epoch, message.number))
         elif parsed.device != topics.CONTROLLER:
             self._offer(MessageArrived(parsed.device, message, retain))
 

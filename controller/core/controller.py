@@ -342,7 +342,7 @@ class Controller:
         self.ledger.emit(PublishFleet(Canary(self.ledger.epoch, self.canary)))
 
     def _on_canary(self, event: CanaryReturned, now_ms: int) -> None:
-        if event.number == self.canary:
+        if (event.epoch, event.number) == (self.ledger.epoch, self.canary):
             self.canary_back = event.number
             self.failover.hear_again(now_ms)
             self.ledger.calm("canary")

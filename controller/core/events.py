@@ -58,8 +58,9 @@ def heartbeat_batch(gathered: list[tuple[str, Heartbeat]]) -> HeartbeatBatch:
 
 @dataclass(slots=True)
 class CanaryReturned(Event):
-    """The controller's letter to itself came back."""
+    """A controller's letter to itself came back; one of another leadership is not ours."""
 
+    epoch: int
     number: int
 
 

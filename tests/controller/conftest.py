@@ -79,7 +79,7 @@ class Desk:
                 and isinstance(effect.message, Canary)
                 and self.broker_answers
             ):
-                effects += self.feed(CanaryReturned(effect.message.number))
+                effects += self.feed(CanaryReturned(effect.message.epoch, effect.message.number))
         self.said += effects
         return effects
 

@@ -111,7 +111,7 @@ class Conversation:
             case Publish():
                 self._carry(core, effect.device, effect.message)
             case PublishFleet(message=Canary() as canary):
-                self._queue.append((core, CanaryReturned(canary.number)))
+                self._queue.append((core, CanaryReturned(canary.epoch, canary.number)))
             case PublishLeases():
                 self._carry(core, DEVICE, _first_lease(effect))
             case Confirm():
