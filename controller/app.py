@@ -125,11 +125,12 @@ class App:
         own, finding = self.settings.controller, self.saving.finding
         unrenewed = self.standby.unrenewed(asked_ms)
         leader, found = await self.saver.lead(own.id, finding.above, wall_ms(), unrenewed)
+        self.standby.forget()
+        self.saving.finding = finding.under(leader.epoch, found)
         snapshot = await self.saver.load()
         now_ms = boottime_ms()
         begins = beginning(found, finding, bool(snapshot.devices), asked_ms, wall_ms() - now_ms)
         self.saving.finding = Finding()
-        self.standby.forget()
         log(
             "info",
             "leading",
@@ -355,7 +356,7 @@ class App:
         core = self.driver.core
         leading = isinstance(core, Controller) and boottime_ms() < core.speak_until_ms
         standby = bool(self.standby_of())
-        store = standby or not (self.saver.fenced or self.asker.refusing)
+        store = not self.asker.refusing and (standby or not self.saver.fenced)
         return {"store": store, "broker": self.wire.up, "leader": leading and not standby}
 
     def standby_of(self) -> str:

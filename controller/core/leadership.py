@@ -97,15 +97,22 @@ class Finding:
     own: int = 0
     above: int = 0
 
+    def counts(self, found: Takeover) -> bool:
+        """Whether the database is older than the fleet. While nobody has led since; else the later
+        revision was that leader's, and it is we who were old."""
+        return bool(self.above) and (found.before == self.own or self.above > found.before)
+
+    def under(self, epoch: int, found: Takeover) -> Finding:
+        """What of it stands now that we lead under `epoch`: a core that can't be loaded is tried again."""
+        return Finding(epoch, self.above) if self.counts(found) else Finding()
+
 
 def beginning(
     found: Takeover, finding: Finding, devices: bool, asked_ms: int, wall_offset_ms: int
 ) -> Beginning:
     """Whether to wait, and whether the database is surely older than the fleet.
 
-    A finding counts while nobody has led since; else the later revision was that leader's,
-    and it is we who were old. `devices`: an empty fleet need not be waited for.
+    `devices`: an empty fleet need not be waited for.
     """
-    older = bool(finding.above) and (found.before == finding.own or finding.above > found.before)
     waits = (found.stale or found.marked) and devices
-    return Beginning(asked_ms, waits, older or found.marked, wall_offset_ms)
+    return Beginning(asked_ms, waits, finding.counts(found) or found.marked, wall_offset_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from controller.core.events import CanaryReturned
 from controller.core.leadership import SPEAK_MS, Finding, Led, Standby, Takeover, beginning
 from controller.core.records import LeaderRow
 from protocol.limits import CLOCK_RATE_PPM, LEADER_MS
@@ -76,3 +77,25 @@ def test_a_later_revision_means_an_older_database_only_while_nobody_else_led():
         "it was our successor's"
     )
     assert not begins(Takeover(False, False, False, before=9), plain).restored
+
+
+def test_a_finding_outlives_a_take_over_whose_core_could_not_be_loaded():
+    """1 The database is found to be old. 2 We lead anew, loading fails. 3 We lead again: it was we who led between."""
+    first = Takeover(False, False, False, before=7)
+    kept = Finding(7, 9).under(10, first)
+    assert begins(Takeover(False, False, False, before=10), kept).restored
+    assert not begins(Takeover(False, False, False, before=11), kept).restored, "another led meanwhile"
+    assert Finding(7, 9).under(12, Takeover(False, False, False, before=11)) == Finding()
+    assert Finding().under(8, first) == Finding()
+
+
+def test_a_canary_that_strays_from_another_leadership_is_not_ours(desk):
+    """1 We are deaf. 2 A letter of our predecessor with the same number comes out of a broker's queue."""
+    desk.broker_answers = False
+    desk.after(15_000)
+    assert desk.core.failover.deaf
+    number, epoch = desk.core.canary, desk.core.ledger.epoch
+    desk.feed(CanaryReturned(epoch - 1, number))
+    assert desk.core.failover.deaf
+    desk.feed(CanaryReturned(epoch, number))
+    assert not desk.core.failover.deaf

@@ -173,3 +173,47 @@ async def _cut(first, second):
 
 
 test_a_leader_that_lost_its_database_finds_another_leading_and_follows = story(_cut)
+
+
+async def _unreadable(first, second):
+    """A standby that can't read its database says that too: what it shows is missing."""
+    second.app.saver.store.broken = True
+    async with asyncio.timeout(20):
+        while (await second.ready())["checks"]["store"]:
+            await asyncio.sleep(0.02)
+    second.app.saver.store.broken = False
+    await second.follows("c1")
+    async with asyncio.timeout(20):
+        while not (await second.ready())["checks"]["store"]:
+            await asyncio.sleep(0.02)
+
+
+test_a_standby_without_its_database_says_so = story(_unreadable)
+
+
+def test_what_was_found_out_is_not_forgotten_when_the_core_can_not_be_loaded(tmp_path):
+    """D1: attempt numbers start above the epoch also when the first try to begin anew fails halfway."""
+
+    async def run():
+        app = App(ControllerSettings(ControllerSection(id="c1", data_dir=tmp_path), HttpSection(token=TOKEN)))
+        await app.saver.open()
+        try:
+            await app._lead()
+            above = app.saver.epoch + 5
+            app.saving.finding = controller.core.leadership.Finding(app.saver.epoch, above)
+            load, app.saver.load = app.saver.load, _fails
+            with pytest.raises(StoreError):
+                await app._lead()
+            app.saver.load = load
+            core = await app._lead()
+            assert app.saver.epoch > above
+            assert core.tasks.attempt_floor == app.saver.epoch
+            assert not app.saving.finding.above
+        finally:
+            await app.saver.close()
+
+    asyncio.run(run())
+
+
+async def _fails():
+    raise StoreError("out of reach")
