@@ -175,9 +175,10 @@ class Operators:
 
 
 def standing(record: DeviceRow) -> str:
-    """What was decided about a device, in one word: the strongest decision that stands."""
+    """What was decided about a device; what people decide of a quarantined one stands beside it."""
     if record.removed:
         return "removed"
+    decided = "draining" if record.draining else "cordoned" if record.cordoned else "open"
     if record.quarantined:
-        return "quarantined"
-    return "draining" if record.draining else "cordoned" if record.cordoned else "open"
+        return "quarantined" if decided == "open" else f"quarantined, {decided}"
+    return decided

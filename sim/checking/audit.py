@@ -20,14 +20,13 @@ KNOWN = "known"
 
 
 def standing(row: DeviceRow | None) -> str:
-    """What was decided about a device, in the word of its audit rows."""
+    """What was decided about a device, in the words of its audit rows."""
     if row is None:
         return ""
     if row.removed:
         return "removed"
-    if row.quarantined:
-        return "quarantined"
-    return "draining" if row.draining else "cordoned" if row.cordoned else "open"
+    words = ["quarantined"] * row.quarantined + ["draining" if row.draining else "cordoned"] * row.cordoned
+    return ", ".join(words) or "open"
 
 
 class EveryChangeIsAudited(Checker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.core.events import DeviceDecision
 from controller.core.records import AuditRow
+from protocol.core import TimerElapsed
 
 
 def told(desk, *verbs):
@@ -11,7 +12,9 @@ def told(desk, *verbs):
     found = []
     for verb in verbs:
         desk.feed(DeviceDecision(7, "d0", verb, "alice"))
-        found += [(r.old, r.new, r.actor) for r in desk.saved if isinstance(r, AuditRow) and r.what == "device"]
+        found += [
+            (r.old, r.new, r.actor) for r in desk.saved if isinstance(r, AuditRow) and r.what == "device"
+        ]
         desk.saved = []
     return found
 
@@ -28,3 +31,15 @@ def test_the_audit_tells_what_stood_before(desk):
     assert told(desk, "drain") == [("cordoned", "draining", "alice"), ("draining", "cordoned", "controller")]
     assert told(desk, "remove") == [("cordoned", "removed", "alice")]
     assert told(desk, "add") == [("removed", "known", "alice")]
+
+
+def test_what_people_decide_of_a_quarantined_device_is_told_too(desk):
+    told(desk, "add")
+    desk.core.operators.quarantine(desk.core.ledger.fleet.index["d0"], desk.now)
+    desk.feed(TimerElapsed())
+    assert told(desk, "cordon") == [("quarantined", "quarantined, cordoned", "alice")]
+    assert told(desk, "drain") == [
+        ("quarantined, cordoned", "quarantined, draining", "alice"),
+        ("quarantined, draining", "quarantined, cordoned", "controller"),
+    ]
+    assert told(desk, "uncordon") == [("quarantined, cordoned", "open", "alice")]
