@@ -134,6 +134,14 @@ class Picture:
         self.live.setdefault(task, []).append(found)
         return found[1]
 
+    def began_anew(self, run: RunBegan) -> bool:
+        """An `at_least_one` attempt needs no grant, so on a device that lost its journal it may start again.
+
+        What its device told of the first run may come only now, and ends the attempt all the same (L3).
+        """
+        again = self.starts[AttemptId(run.task, run.attempt)] > 1
+        return again and not run.at_most_one and run.device in self.forgetful
+
     # ------------------------------------------------------------- rows
 
     def commit(self, at_ms: int, epoch: int, rows: Iterable[Row]) -> Commit:

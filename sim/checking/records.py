@@ -124,11 +124,16 @@ class OneResult(Checker):
             self.breach(f"{row.id} is {row.state} while attempt {row.attempt} is {held.state}", held.device)
 
     def _judge_free(self, row: AttemptRow) -> None:
-        """What is free lives no more (L3); only for a removed device nobody waits."""
+        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun anew."""
         task, known = self.seen.tasks.get(row.task), self.seen.devices.get(row.device)
         if (task is not None and task.desired != "run") or (known is not None and known.removed):
             return  # of what was cancelled I7 asks the same
-        if any(r.attempt == row.attempt and d == row.device for d, r in self.seen.live.get(row.task, ())):
+        live = [
+            run
+            for device, run in self.seen.live.get(row.task, ())
+            if run.attempt == row.attempt and device == row.device and not self.seen.began_anew(run)
+        ]
+        if live:
             what = f"{row.task} {row.attempt} is free and lives on {row.device}"
             self.breach(what, row.device, excused=self.judge.outside("I1", row.device))
 

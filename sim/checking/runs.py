@@ -51,10 +51,7 @@ class OneLiveRun(Checker):
 
 
 class StartsOnce(Checker):
-    """I15: a (task, attempt) starts at most once.
-
-    An `at_least_one` attempt needs no grant, so on a device that lost its journal it may start again.
-    """
+    """I15: a (task, attempt) starts at most once, but for an `at_least_one` one that was forgotten."""
 
     invariant = "I15"
 
@@ -68,9 +65,7 @@ class StartsOnce(Checker):
         count = self.seen.starts[key]
         if self.judge.outside(self.invariant, run.device):
             self._outside[key] = None
-        if count < 2 or key in self.seen.obscure:
-            return
-        if not run.at_most_one and run.device in self.seen.forgetful:
+        if count < 2 or key in self.seen.obscure or self.seen.began_anew(run):
             return
         what = f"{run.task} {run.attempt} starts for the {count}. time, on {run.device}"
         self.breach(what, run.device, self.seen.given.get(key, ""), excused=key in self._outside)
@@ -145,7 +140,7 @@ class CancelledEnds(Checker):
     """I7: (`at_most_one`) no live run later than hold after its cancel was committed.
 
     An `at_least_one` run counts as stopping until it has ended: its attempt becomes free no sooner,
-    but on a device that was removed.
+    but on a device that was removed, or that forgot it and began it anew.
     """
 
     invariant = "I7"
@@ -181,7 +176,7 @@ class CancelledEnds(Checker):
         known = self.seen.devices.get(attempt.device)
         for device, run in self.seen.live.get(attempt.task, ()):
             same = run.attempt == attempt.attempt and device == attempt.device
-            if same and not (known is not None and known.removed):
+            if same and not (known is not None and known.removed) and not self.seen.began_anew(run):
                 what = (
                     f"{attempt.task} is cancelled, {attempt.attempt} said to be over, and lives on {device}"
                 )

@@ -151,6 +151,32 @@ def a_result_of_a_run_that_lives(b):
     b.succeed()
 
 
+def freed_while_it_lives(b):
+    """An `at_least_one` attempt; its first run ended, its device was restarted."""
+    b.device()
+    b.submit(guarantee=Guarantee.AT_LEAST_ONE)
+    b.assign()
+    b.began(only_one=False)
+    b.runs()
+    b.ended()
+    b.saw(seen.JournalLost, "d0")
+    b.began(only_one=False)
+    b.pending(was="running")
+
+
+@passes("I3")
+def freed_by_the_end_of_a_run_that_was_forgotten(b):
+    freed_while_it_lives(b)
+
+
+@breaks("I3")
+def freed_again_where_nothing_was_forgotten(b):
+    freed_while_it_lives(b)
+    b.assign(number=2)
+    b.began(number=2, only_one=False)
+    b.pending(number=2)
+
+
 @breaks("I3")
 def an_illegal_move(b):
     b.one_run(end=False)
@@ -376,9 +402,22 @@ def at_least_one_counts_as_stopping(b):
     b.ended()
 
 
+@passes("I7")
+def said_to_be_over_where_it_was_forgotten_and_begun_anew(b):
+    cancelled(b, guarantee=Guarantee.AT_LEAST_ONE)
+    b.ended()
+    b.saw(seen.JournalLost, "d0")
+    b.began(only_one=False)
+    over(b)
+
+
 @breaks("I7")
 def said_to_be_over_and_alive(b):
     cancelled(b, guarantee=Guarantee.AT_LEAST_ONE)
+    over(b)
+
+
+def over(b):
     b.commit(
         attempt("j1.0", "d0", 1, AttemptState.FREE),
         task("j1.0", TaskState.CANCELLED, "d0", 1, desired="cancelled"),
