@@ -104,7 +104,8 @@ class Failover:
             self._lose(attempt, now_ms)
 
     def _must_wait(self, attempt: Attempt, now_ms: int) -> bool:
-        if self.deaf or now_ms < self._listening_until_ms or int(self.fleet.site[attempt.device]) in self.frozen:
+        site = int(self.fleet.site[attempt.device])
+        if self.deaf or now_ms < self._listening_until_ms or site in self.frozen:
             return True
         return not self.pace.admits(now_ms)
 

@@ -21,6 +21,7 @@ from protocol.tasks import Guarantee, JobKind, TaskState
 KEYS_MAX = 50_000
 """Idempotency keys that are remembered: the newest, however old they are."""
 
+
 @dataclass(slots=True)
 class Constraint:
     """One demand on a device: `attribute operator value`, as `label.zone = a`."""

@@ -1,4 +1,4 @@
-"""Decisions about devices in the audit: each change once, told as it was; what changes nothing is not told."""
+"""Decisions about devices in the audit: each change once, as it was; what changes nothing is not told."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_a_later_revision_means_an_older_database_only_while_nobody_else_led():
 
 
 def test_a_finding_outlives_a_take_over_whose_core_could_not_be_loaded():
-    """1 The database is found to be old. 2 We lead anew, loading fails. 3 We lead again: it was we who led between."""
+    """1 The database is found to be old. 2 We lead anew, loading fails. 3 We lead again: we led between."""
     first = Takeover(False, False, False, before=7)
     kept = Finding(7, 9).under(10, first)
     assert begins(Takeover(False, False, False, before=10), kept).restored
