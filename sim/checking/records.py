@@ -124,7 +124,7 @@ class OneResult(Checker):
             self.breach(f"{row.id} is {row.state} while attempt {row.attempt} is {held.state}", held.device)
 
     def _judge_free(self, row: AttemptRow) -> None:
-        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun anew."""
+        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun."""
         task, known = self.seen.tasks.get(row.task), self.seen.devices.get(row.device)
         if (task is not None and task.desired != "run") or (known is not None and known.removed):
             return  # of what was cancelled I7 asks the same
