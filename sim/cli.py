@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -56,11 +57,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO):
-            raise
-        _silence_stdout()
-        return _tell(ExitCode.CRASHED, f"fm sim: the output can't be written: {error.strerror}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+            _silence_stdout()
+            return _tell(ExitCode.CRASHED, f"fm sim: the output can't be written: {error.strerror}")
+        # Python's own code for this is 1, which says that a promise was broken.
+        return _tell(ExitCode.CRASHED, traceback.format_exc().rstrip(), "fm sim: that is a bug in fm sim")
 
 
 def _run(words: list[str]) -> int:

@@ -60,6 +60,8 @@ def read_scenario(text: str, file: str) -> Plan:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(file, _line_of(error, text), f"not TOML: {_reason(error)}") from error
+    except RecursionError:
+        raise ScenarioError(file, 1, "expected tables and lists that are not as deeply nested") from None
     return _Reader(table, Places(text), file).plan()
 
 
@@ -102,7 +104,6 @@ class _Reader:
         self.places = places
         self.file = file
         self.names: tuple[str, ...] = ()
-        self.controllers = 1
 
     def wrong(self, where: tuple[str, int, str], problem: str) -> ScenarioError:
         """`where`: the list, the index in it, the key; \"\" and 0 for none."""
@@ -111,7 +112,6 @@ class _Reader:
     def plan(self) -> Plan:
         self._known(("", 0), self.table, (*KEYS, *LISTS), ("seed", "faults_ms", "devices"))
         numbers = {name: self._whole(("", 0), self.table, name, word) for name, word in KEYS.items()}
-        self.controllers = numbers["controllers"] or 1
         devices = tuple(self._device(at, item) for at, item in self._items("devices"))
         if not devices:
             raise self.wrong(("", 0, "devices"), "expected at least one device")
@@ -119,7 +119,7 @@ class _Reader:
             seed=numbers["seed"],
             faults_ms=numbers["faults_ms"],
             devices=devices,
-            controllers=self.controllers,
+            controllers=numbers["controllers"] or 1,
             families=self._families(),
             quirks=self._quirks(),
             orders=tuple(self._order(at, item) for at, item in self._items("orders")),

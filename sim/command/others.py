@@ -7,7 +7,9 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
+from textwrap import wrap
 
 from sim import scenarios as files
 from sim.command.progress import Progress
@@ -19,24 +21,25 @@ from sim.scale import ScaleResult, Work, run_scale
 from sim.scenarios import read_scenario
 
 BREACHES_TOLD_MAX = 20
+COLUMNS = 100
 
 
 def scenarios(options: Namespace) -> int:
-    """The built-in scenarios: what is in each, and what its file says of it first."""
+    """The built-in scenarios: what is in each, and the story at the head of its file."""
     rows = []
     for name, text in files.built_in().items():
         plan = read_scenario(text, name)
-        about = text.partition("\n")[0]
-        about = about.removeprefix("#").strip() if about.startswith("#") else ""
-        rows.append((name, len(plan.devices), len(plan.faults), plan.faults_ms, about))
+        about = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        story = " ".join(line.removeprefix("#").strip() for line in about)
+        rows.append((name, len(plan.devices), len(plan.faults), plan.faults_ms, story))
     if options.json:
         names = ("name", "devices", "faults", "faults_ms", "about")
         print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
         return ExitCode.HELD
-    widest = max((len(row[0]) for row in rows), default=4)
-    for name, devices, faults, faults_ms, about in rows:
-        size = f"{devices:>3} devices {faults:>3} faults {faults_ms / 1_000:>5g} s"
-        print(f"{name:<{widest}}  {size}  {about}".rstrip())
+    for name, devices, faults, faults_ms, story in rows:
+        counted = f"{faults} fault{'' if faults == 1 else 's'}"
+        print(f"{name}: {devices} devices, {counted}, {faults_ms / 1_000:g} s")
+        print("\n".join(wrap(story, COLUMNS, initial_indent="  ", subsequent_indent="  ")))
     if not rows:
         print("no scenario is built in")
     return ExitCode.HELD
@@ -53,7 +56,14 @@ def check(options: Namespace) -> int:
         raise Refused(f"can't read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is no text: byte {error.start} is not UTF-8") from None
-    checkers = check_history(history)
+    try:
+        checkers = check_history(history)
+    except LookupError as error:
+        raise Refused(
+            f"{path} can't be followed: {error}",
+            "its recorder missed something, so nobody can tell what held",
+            code=ExitCode.CRASHED,
+        ) from None
     starts, breaches = sum(checkers.starts.values()), checkers.breaches
     if options.json:
         told = [{"at_ms": b.at_ms, "invariant": b.invariant, "text": b.text} for b in breaches]

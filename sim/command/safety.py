@@ -48,14 +48,14 @@ class Work:
 
 def safety(options: Namespace) -> int:
     """Plays it all; returns the exit code of the worst outcome."""
-    work = _scenario(options) if options.scenario else _seeds(options)
+    work = _scenario(options) if options.scenario is not None else _seeds(options)
     if options.report is not None:
         open_folder(options.report)
     _introduce(options, work)
     tally = Tally()
     interrupted = not _play(options, work, tally)
     if interrupted and not tally.runs:
-        return ExitCode.INTERRUPTED
+        raise Refused("interrupted before a seed was over", code=ExitCode.INTERRUPTED)
     _result(options, tally, interrupted)
     code = ExitCode.INTERRUPTED if interrupted else EXIT_OF[tally.verdict()]
     if interrupted and options.report is None:
@@ -127,7 +127,7 @@ def read(name: str) -> Plan:
             ) from None
         raise unknown("scenario", name, built_in) from None
     except OSError as error:
-        raise Refused(f"can't read {name}: {error.strerror}") from None
+        raise Refused(f"can't read {name or repr(name)}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise Refused(f"{name} is no text: byte {error.start} is not UTF-8") from None
 
@@ -210,7 +210,7 @@ def _result(options: Namespace, tally: Tally, interrupted: bool) -> None:
         print("\nfaults\n" + "\n".join(f"  {count:>7,}  {kind}" for kind, count in kinds.items()))
     if tally.verdict() is Verdict.HELD and len(tally.runs) > 1:
         print(f"\n{bound(tally)}")
-    sys.stdout.flush()
+    print(end="", flush=True)
 
 
 def _findings(options: Namespace, work: Work, tally: Tally) -> int:

@@ -167,9 +167,11 @@ def facts(tally: Tally) -> list[tuple[str, str]]:
 def bound(tally: Tally) -> str:
     """What so many seeds show, and what they don't."""
     runs = len(tally.runs)
+    # Three in n is close enough from ten on; below it the exact bound differs.
+    share = f"1 in {runs // 3:,}" if runs >= 10 else f"{100 * (1 - 0.05 ** (1 / runs)):.0f} % of"
     return (
-        f"0 of {runs:,} seeds is not a proof: with 95 % confidence fewer than 1 in {max(1, runs // 3):,}"
-        " such seeds break a promise."
+        f"0 of {runs:,} seeds is not a proof: with 95 % confidence fewer than {share} such seeds"
+        " break a promise."
     )
 
 
