@@ -18,6 +18,7 @@ Rejected: windows of a second and more (an agent repeats what is unanswered for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import overload
 
@@ -233,8 +234,9 @@ class IdleFleet:
         )
         for number, controller in enumerate(self.world.controllers):
             if controller.core is not None and controller.core.linked:
-                self._asked.rows = self._rows_of(number, controller.core)[rows]
-                controller.wire.hear_columns(self._asked)
+                # Each its own: who is busy or paused reads it later, when another's rows would stand there.
+                theirs = self._rows_of(number, controller.core)[rows]
+                controller.wire.hear_columns(replace(self._asked, rows=theirs))
 
     def _rows_of(self, number: int, core: Controller) -> Ints:
         """Where our devices stand in the columns of this core; it has heard all that rest."""
