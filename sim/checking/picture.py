@@ -60,6 +60,8 @@ class Commit:
     devices: list[Change[DeviceRow]] = field(default_factory=list)
     audits: list[AuditRow] = field(default_factory=list)
     outputs: list[OutputRow] = field(default_factory=list)
+    facts: list[FleetRow] = field(default_factory=list)
+    """Facts of the fleet that changed."""
 
 
 class Picture:
@@ -85,6 +87,8 @@ class Picture:
         """An unmarked old copy was put back and nobody has found out yet."""
         self.obscure: dict[AttemptId, None] = {}
         """Attempts that were committed in the dark: §11 promises nothing of them."""
+        self.copied: dict[AttemptId, None] = {}
+        """Attempts that the copy which was put back last lists as not free."""
         self.forget_rows()
 
     def forget_rows(self) -> None:
@@ -208,8 +212,9 @@ class Picture:
         self.documents[row.device] = (row.epoch, row.number)
 
     def _put_fact(self, row: FleetRow, done: Commit) -> None:
-        if row.name == RESTORED_EPOCH and row.value != self.facts.get(row.name):
-            self.dark = False
+        if row.value != self.facts.get(row.name):
+            done.facts.append(row)
+            self.dark = self.dark and row.name != RESTORED_EPOCH
         self.facts[row.name] = row.value
 
     _put: dict[type, Callable[[Picture, Any, Commit], None]] = {
@@ -234,7 +239,16 @@ class Picture:
         self.dark = False
         done = self.commit(copy_put_back.at_ms, 0, copy_put_back.rows)
         self.dark = not copy_put_back.marked
+        held = [row for _, row in done.attempts if row.state is not AttemptState.FREE]
+        self.copied = {AttemptId(row.task, row.attempt): None for row in held}
         return done
+
+    def withdrawn(self, row: AttemptRow) -> bool:
+        """Taken out of a copy that had never listed it: free, though it may have been told after the copy.
+
+        Its task waits a full hold (L6); that it waits long enough is asked by I1.
+        """
+        return AttemptId(row.task, row.attempt) in self.copied and 0 < row.until <= row.since
 
 
 def _take(runs: list[Live], device: str, task: str, attempt: int) -> Live | None:

@@ -128,6 +128,8 @@ class OneResult(Checker):
         task, known = self.seen.tasks.get(row.task), self.seen.devices.get(row.device)
         if (task is not None and task.desired != "run") or (known is not None and known.removed):
             return  # of what was cancelled I7 asks the same
+        if self.seen.withdrawn(row):
+            return
         live = [
             run
             for device, run in self.seen.live.get(row.task, ())

@@ -169,6 +169,28 @@ def freed_by_the_end_of_a_run_that_was_forgotten(b):
     freed_while_it_lives(b)
 
 
+def freed_after_a_copy(b, since, until):
+    b.one_run(end=False)
+    held = replace(attempt("j1.0", "d0", 1), since=since)
+    rows = (b.job(), task("j1.0", TaskState.ASSIGNED, "d0", 1), b.rows[DeviceRow, "d0"], held)
+    b.saw(seen.DatabaseRestored, rows)
+    b.commit(
+        replace(held, state=AttemptState.FREE, until=until),
+        task("j1.0", TaskState.PENDING, "", 1),
+        audit("task", "j1.0", "assigned", "pending"),
+    )
+
+
+@passes("I3")
+def withdrawn_from_a_copy_that_never_listed_it(b):
+    freed_after_a_copy(b, since=4, until=4)
+
+
+@breaks("I3")
+def freed_after_a_copy_that_listed_it(b):
+    freed_after_a_copy(b, since=3, until=4)
+
+
 @breaks("I3")
 def freed_again_where_nothing_was_forgotten(b):
     freed_while_it_lives(b)
@@ -238,6 +260,7 @@ def handed_out_again_after_a_marked_copy(b):
     b.one_run(end=False)
     b.ended()
     b.saw(seen.DatabaseRestored, (b.job(), task("j1.0"), b.rows[DeviceRow, "d0"]))
+    b.after(HOLD_MS)
     b.assign()
 
 
@@ -257,6 +280,7 @@ def handed_out_again_after_it_was_found_out(b):
     b.assign(number=5)
     b.saw(seen.DatabaseRestored, (b.job(), task("j1.0"), b.rows[DeviceRow, "d0"]), False)
     b.commit(FleetRow("restored_epoch", "9"))
+    b.after(HOLD_MS)
     b.assign(number=4)
 
 
