@@ -53,6 +53,8 @@ class BrokerModel:
         if not 0 < self.limits.inflight_max < PACKET_ID_MAX:
             raise LocalMistake("inflight_max must leave packet ids free")
         self._acl = acl
+        self.on_taken: Callable[[str, ev.Publication], None] | None = None
+        """Set by who observes: told whose publication or will was let in, when it is handed out."""
         self._saved: _Kept | None = None
         self._sequence = 0
         self._named = 0
@@ -353,6 +355,8 @@ class BrokerModel:
             self.counts.denied += 1
             return
         self.counts.published += 1
+        if self.on_taken is not None:
+            self.on_taken(client, publication)
         if publication.retain:
             self._set_retained(publication)
         receivers: Iterable[tuple[str, int]] = (

@@ -98,6 +98,7 @@ class Network:
     def __init__(self, clock: Clockwork, broker: BrokerModel) -> None:
         self.clock = clock
         self.broker = broker
+        broker.on_taken = self._note_taken
         self.weather = Weather()
         self.broker_up = True
         self.rng = clock.stream("network")
@@ -360,20 +361,15 @@ class Network:
 
     def _take(self, line: Line, event: ev.PublishReceived, sent_ms: int) -> None:
         """A publication reached the broker on the connection that it was sent on."""
-        if self.on_delivered is None and line.rogue is None:
-            self._feed(line, event, (line.client, sent_ms))
-            return
-        published = self.broker.counts.published
         self._feed(line, event, (line.client, sent_ms))
-        if self.broker.counts.published > published:
-            self._note_taken(line, event)
 
-    def _note_taken(self, line: Line, event: ev.PublishReceived) -> None:
-        if line.rogue is not None:
-            line.rogue.came_through(event.topic)
+    def _note_taken(self, client: str, publication: ev.Publication) -> None:
+        """The broker let in what `client` published now, long ago or as its will: it alone knows which."""
+        if (rogue := next((r for r in self.rogues if r.client == client), None)) is not None:
+            rogue.came_through(publication.topic)
         if self.on_delivered is not None:
-            now_ms, client = self.clock.now_ms, line.client
-            self.on_delivered(Delivered(now_ms, client, False, event.topic, event.payload, client))
+            what = (publication.topic, publication.payload)
+            self.on_delivered(Delivered(self.clock.now_ms, client, False, *what, client))
 
     def _relay(self, line: Line, event: ev.PublishReceived, sent_ms: int, life: int) -> None:
         """A straggler: the broker took it long ago, so the end of its connection doesn't stop it."""
@@ -381,16 +377,21 @@ class Network:
             self._take(line, event, sent_ms)
         elif life == self._broker_life:
             publication = ev.Publication(event.topic, event.payload, event.qos, event.retain)
-            self._source = (line.client, sent_ms)
-            relayed = ev.PublicationRelayed(line.client, line.client, publication)
-            self._perform(self.broker.handle(relayed, self.clock.now_ms))
-            self._arm()
+            self._work(ev.PublicationRelayed(line.client, line.client, publication), (line.client, sent_ms))
 
     def _feed(self, line: Line, event: Event, source: tuple[str, int] = NOBODY) -> None:
         if line.far_open and self.broker_up:
-            self._source = source
-            self._perform(self.broker.handle(event, self.clock.now_ms))
-            self._arm()
+            self._work(event, source)
+
+    def _work(self, event: Event, source: tuple[str, int]) -> None:
+        """What time alone made due is nobody's: the broker does it first, and as an event of its own."""
+        due_ms = self.broker.next_due_ms()
+        if due_ms is not None and due_ms <= self.clock.now_ms:
+            self._source = NOBODY
+            self._perform(self.broker.handle(TimerElapsed(), self.clock.now_ms))
+        self._source = source
+        self._perform(self.broker.handle(event, self.clock.now_ms))
+        self._arm()
 
     def _arm(self) -> None:
         due_ms = self.broker.next_due_ms()

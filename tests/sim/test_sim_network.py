@@ -12,7 +12,7 @@ from broker.model import BrokerModel
 from protocol import topics
 from sim.clockwork import START_MS, Clockwork
 from sim.network import KEEPALIVE_MS, Network, Weather
-from sim.rogue import POISON, forgeries
+from sim.rogue import POISON, Rogue, forgeries
 
 FLEET = "sim"
 CONTROLLER = "_controller-c1"
@@ -448,6 +448,31 @@ def test_what_is_taken_and_handed_over_is_observed(net: Net) -> None:
     net.pass_ms(100)
     own = topic("d0", "runs")
     assert seen == [("d0", False, own, "d0"), (CONTROLLER, True, own, "d0")]
+
+
+def test_a_will_due_while_anothers_packet_is_handled_is_its_owners(net: Net) -> None:
+    """I13: the broker first does what time made due, and then refuses what d1 forges."""
+    seen: list[tuple[str, bool, str, str]] = []
+    net.network.quirks(BrokerQuirks(will_late_ms=1_000))
+    will = topic("d0", "status")
+    device, other = net.device("d0", will=Publication(will, b"gone", 1, True)), net.device("d1")
+    net.network.rogues.append(Rogue("d1", (), ()))
+    net.network.on_delivered = lambda d: seen.append((d.client, d.received, d.topic, d.publisher))
+    net.network._armed_ms = 0  # d1's packet comes in the same millisecond as the timer, and first
+    net.network.abandon(device.connection)
+    net.pass_ms(1_200)
+    assert not seen
+    other.tell(will)
+    net.pass_ms(100)
+    assert seen == [("d0", False, will, "d0"), (CONTROLLER, True, will, "")] and not net.network.leaks()
+
+
+def test_a_foreign_will_that_is_let_in_is_a_leak() -> None:
+    net = Net()
+    net.broker._acl = None
+    net.network.rogue("d0", (), (), Publication(topic("d1", "status"), b"forged", 1))
+    net.pass_ms(5_000)
+    assert net.network.leaks() == [f"d0's password published {topic('d1', 'status')}"]
 
 
 # ------------------------------------------------------------- repetition
