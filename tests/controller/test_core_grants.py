@@ -368,3 +368,19 @@ def test_h4b_the_session_of_the_last_grant_outlives_the_controller(desk, desk_ki
     desk.take_over()
     desk.runs("d1", old, 9, ("j1.0", 1, STOPPED))
     assert desk.task().state is TaskState.RUNNING and desk.attempt().state == "running"
+
+
+def test_d1_what_still_gathers_at_a_take_over_waits_until_the_device_was_heard(desk, desk_kit):
+    """What it names may prove that the database is an old copy; a new document would replace the proof."""
+    number = desk.join()
+    desk.placed(job="j1")
+    desk.placed(job="j2")  # waits: the first document is not granted yet
+    desk.said = []
+    desk.take_over()
+    desk.after(20_000)
+    assert desk_kit.documents(desk.said) == []
+    desk.status("d1", number)
+    desk.inventory("d1", number)
+    desk.runs("d1", number, 1)
+    effects = [*desk.heartbeat("d1", number, 2), *desk.after(1_000)]
+    assert ("j2.0", 1) in desk_kit.listed(desk_kit.documents(effects)[-1])
