@@ -42,7 +42,8 @@ def event_of(answer: host.HostAnswer) -> Event:
     if isinstance(answer, host.HostListed):
         live = tuple((run.task, run.attempt) for run in answer.live)
         exits = tuple(_exit_of(exited) for exited in answer.exits)
-        return events.HostListed(answer.ask, live, exits, answer.containment, answer.limits)
+        preparing = tuple((run.task, run.attempt) for run in answer.live if not run.pid)
+        return events.HostListed(answer.ask, live, exits, answer.containment, answer.limits, preparing)
     return events.HostLost(answer.reason)
 
 

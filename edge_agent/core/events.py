@@ -43,6 +43,7 @@ class RunExit:
 class HostListed(Event):
     """The run host's answer to `ListRuns(ask)`: its live runs and the exits it remembers.
 
+    `preparing` are those of `live` whose program doesn't run yet.
     `containment` and `limits` say how the host holds runs (see `Inventory`); empty: unchanged.
     """
 
@@ -51,6 +52,7 @@ class HostListed(Event):
     exits: tuple[RunExit, ...]
     containment: str = ""
     limits: str = ""
+    preparing: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)

@@ -89,29 +89,38 @@ class RunBook:
         self._asking, self._checked_ms, self.listed, self.stale = False, now_ms, True, True
         self._told.clear()  # an extension may have been dropped with a failed save: say them all again
         live = {AttemptId(task, attempt): None for task, attempt in event.live}
+        preparing = {AttemptId(task, attempt) for task, attempt in event.preparing}
         for exit_ in event.exits:
             self.exited(exit_, now_ms)
         effects: list[Effect] = [self._stop_run(key) for key in live if self._state(key) is RunState.STOPPING]
         for key in live:
-            effects += self.started(key, now_ms)
+            effects += self._found(key, key in preparing, now_ms)
         for key in [k for k, e in self.memory.entries.items() if e.state not in FINAL_RUN and k not in live]:
             self._end(RunEntry(*key, RunState.INTERRUPTED, reason="not held by the run host"), now_ms)
         self.ended += [key for key in self.memory.outputs if key not in live and key not in self.ended]
         return effects + self._stop_unwanted(now_ms)
 
-    def started(self, key: AttemptId, now_ms: int) -> list[Effect]:
-        """The host runs this attempt: as asked, or as found."""
-        entry = self.memory.entries.get(key)
-        if entry is None:
+    def _found(self, key: AttemptId, preparing: bool, now_ms: int) -> list[Effect]:
+        """The host holds it. What it still prepares has not started, and nobody may be told so (L7)."""
+        if self._state(key) is None:
             self._adopted.add(key)
             self.memory.outputs[key] = None
-            self._put(key, RunEntry(*key, RunState.RUNNING), now_ms)
+            self._put(key, RunEntry(*key, RunState.STARTING), now_ms)
             self.memory.changed = self.stale = True
-        elif entry.state is RunState.STARTING:
+        if not preparing:
+            return self.started(key, now_ms)
+        if self._state(key) is RunState.STARTING:
+            self._moving.add(key)  # also after a restart: that it started may be lost on the way
+        return [self._stop_run(key)] if self._state(key) in FINAL_RUN else []
+
+    def started(self, key: AttemptId, now_ms: int) -> list[Effect]:
+        """The host executes this attempt. One that nobody knows here is adopted."""
+        state = self._state(key)
+        if state is None:
+            return self._found(key, False, now_ms)
+        if state is RunState.STARTING:
             self._put(key, RunEntry(*key, RunState.RUNNING), now_ms)
-        elif entry.state in FINAL_RUN:
-            return [self._stop_run(key)]
-        return []
+        return [self._stop_run(key)] if state in FINAL_RUN else []
 
     def refused(self, key: AttemptId, reason: str, failed: bool, now_ms: int) -> None:
         """The host will not run it: the task's own fault, or a start that came too late."""

@@ -182,7 +182,11 @@ class VirtualGuard:
     def listing(self, ask: int) -> HostListed:
         """What lives here and how it is held."""
         live = tuple((run.attempt.task, run.attempt.attempt) for run in self.runs.values())
-        return HostListed(ask, live, tuple(self.exits.values()), self.containment, "simulated")
+        preparing = tuple(
+            (run.attempt.task, run.attempt.attempt) for run in self.runs.values() if not run.alive
+        )
+        exits = tuple(self.exits.values())
+        return HostListed(ask, live, exits, self.containment, "simulated", preparing)
 
     def _find(self, key: AttemptId) -> GuardedRun | None:
         run = self.runs.get(key.task) if self.up else None

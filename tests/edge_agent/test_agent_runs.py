@@ -6,10 +6,12 @@ import itertools
 
 from edge_agent.core.effects import ExtendRun, ListRuns, StartRun, StopRun
 from edge_agent.core.events import HostListed, HostLost, RunExit, RunRefused, RunStarted
+from edge_agent.runtimes import host
+from edge_agent.translation import event_of
 from protocol.codec import encode
 from protocol.core import MessageArrived, Publish, Save, SaveFailed
 from protocol.limits import KILL_MS, PAYLOAD_BYTES_MAX
-from protocol.messages import Inventory, LeaseAnswer, Revision, Runs, Settings
+from protocol.messages import NO_REVISION, Heartbeat, Inventory, LeaseAnswer, Revision, Runs, Settings
 from protocol.tasks import AttemptId, RunState
 
 LEASE_MS = 30_000
@@ -216,6 +218,17 @@ def test_unprocessed_runs_are_published_again_at_most_once_a_second(bench, kit):
     again = kit.runs(bench.answer(runs=number - 1))
     assert [r.number for r in again] == [number]
     assert kit.runs(bench.answer(runs=number - 1)) == []
+
+
+def test_a_renewal_without_a_grant_is_asked_for_again_in_a_second(bench, kit):
+    """A new leader first wants `Runs`; a lease of 10 s does not outlast another period."""
+    bench.running(kit.attempt(lease_ms=10_000))
+    bench.answer()
+    bench.at(bench.now + 10_000)
+    beats = kit.published(bench.at(bench.now + 10_000), Heartbeat)
+    assert beats, "a heartbeat of its period"
+    bench.answer(granted=NO_REVISION, runs=0)
+    assert kit.published(bench.at(bench.now + 1_000), Heartbeat)
 
 
 def test_an_unprocessed_inventory_is_published_again(bench, kit):
@@ -431,6 +444,54 @@ def test_a_new_hosts_first_list_needs_no_question(bench, kit):
     assert bench.agent.runs.listed and bench.states() == {"job.1": RunState.RUNNING}
     bench.feed(HostListed(0, (), ()))
     assert bench.states() == {"job.1": RunState.RUNNING}, "only the first one counts"
+
+
+def test_what_the_host_still_prepares_is_not_called_running(bench, kit):
+    bench.document(1, kit.attempt())
+    bench.answer()
+    bench.host_answers = False
+    bench.at(bench.now + 30_000)
+    live = (("job.1", 1),)
+    bench.feed(HostListed(bench.agent.runs._ask, live, (), preparing=live))
+    assert bench.states() == {"job.1": RunState.STARTING}
+    bench.feed(RunStarted("job.1", 1))
+    assert bench.states() == {"job.1": RunState.RUNNING}
+
+
+def test_a_restarted_agent_asks_again_after_what_is_prepared(bench, kit):
+    bench.document(1, kit.attempt())
+    bench.answer()
+    again = bench.restarted()
+    again.host_answers = False
+    again.boot()
+    live = (("job.1", 1),)
+    again.feed(HostListed(again.agent.runs._ask, live, (), preparing=live))
+    again.up()
+    assert again.states() == {"job.1": RunState.STARTING}
+    asked = again.agent.runs._ask
+    again.at(again.now + 30_000)
+    assert again.agent.runs._ask > asked, "the word that it started may be lost"
+    again.feed(HostListed(again.agent.runs._ask, live, ()))
+    assert again.states() == {"job.1": RunState.RUNNING}
+
+
+def test_what_is_prepared_and_in_no_journal_is_adopted_as_starting(kit):
+    bench = kit.Bench()
+    bench.host_answers = False
+    bench.boot()
+    live = (("job.1", 1),)
+    bench.feed(HostListed(bench.agent.runs._ask, live, (), preparing=live))
+    reported = kit.runs(bench.up())[-1]
+    assert [(e.task, e.state) for e in reported.entries] == [("job.1", RunState.STARTING)]
+    bench.document(1)
+    assert kit.of(bench.answer(), StopRun) == [StopRun("job.1", 1, 5_000)]
+
+
+def test_a_host_lists_what_has_no_process_yet_as_prepared():
+    held = (host.HeldRun("a", 1, 0, 0), host.HeldRun("b", 2, 0, 77))
+    listed = event_of(host.HostListed(held, ()))
+    assert isinstance(listed, HostListed)
+    assert listed.live == (("a", 1), ("b", 2)) and listed.preparing == (("a", 1),)
 
 
 def test_a_run_that_lives_on_after_its_end_was_told_is_stopped(bench, kit):

@@ -187,6 +187,16 @@ def test_what_was_told_to_end_while_it_was_prepared_never_begins(tmp_path: Path,
         bench.close()
 
 
+def test_what_is_prepared_is_listed_without_a_process(bench: Bench) -> None:
+    assert bench.sock is not None
+    spec = RunSpec("t", 1, "process", ("sleep", token()), {})
+    bench.sock.sendall(bench.runtime.start_frame(spec, soon(60_000)) + frames.pack(frames.LIST))
+    assert bench.wait(frames.LIVE)[1][2] == 0
+    pid = bench.wait(frames.STARTED)[1][1]
+    bench.wait(frames.LISTED)
+    assert pid and bench.list()[0][0][1][2] == pid
+
+
 def test_one_run_per_task_and_one_start_per_attempt(bench: Bench) -> None:
     bench.start("sleep", token())
     assert bench.start("true", attempt=2)[2][1] == b"task is live"

@@ -488,3 +488,27 @@ def test_a_slow_start_does_not_begin_after_its_device_was_shut(make_world, verb,
     world.decide("d0", verb)
     world.advance(60_000)
     assert [key.task for _, _, key in world.checkers.start_times] == [first]
+
+
+@pytest.mark.parametrize("fault", [None, "restart", "lost journal"])
+def test_a_start_so_slow_that_the_host_is_asked_is_not_called_running(make_world, fault):
+    """1. A start takes a minute; after 30 s, or because it died, the agent asks its guard, which lists
+    what it prepares. 2. The device is shut, and a heartbeat names that revision. 3. A run that was
+    called running was left where it is, and would begin now."""
+    world = make_world(devices=1)
+    device = world.devices["d0"]
+    first = f"{world.submit(Wish(runs_ms=500))}.0"
+    world.until(lives(world, first))
+    device.guard.slow_ms = 60_000
+    task = f"{world.submit()}.0"
+    world.until(lambda: task in device.guard.runs)
+    if fault:
+        device.kill_agent()
+        if fault == "lost journal":
+            device.wipe_journal()
+        device.start_agent()
+    world.advance(40_000)
+    assert task in device.guard.runs
+    world.decide("d0", "cordon")
+    world.advance(60_000)
+    assert [key.task for _, _, key in world.checkers.start_times] == [first]
