@@ -263,11 +263,8 @@ class Agent:
             self.heartbeats.granted()
             if self.leases.grant(sent_ms):
                 effects += self.runs.confirmed(now_ms)
-        elif (
-            self.leases.sent_ms is None
-            and self.heartbeats.is_latest(message.seq)
-            and self.memory.assignments.attempts
-        ):
+        elif self.heartbeats.is_latest(message.seq) and self.memory.assignments.attempts:
+            # A renewal too: a new leader first wants `Runs`, and a short lease does not last another period.
             self.heartbeats.refused(now_ms)
         return effects
 
