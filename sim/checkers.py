@@ -11,14 +11,14 @@ The same object watches a simulated world and a recorded history.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from controller.core.records import AttemptRow, DeviceRow, JobRow, Row, TaskRow
-from protocol.messages import AssignedAttempt
-from protocol.tasks import AttemptId, Guarantee
+from controller.core.records import AttemptRow, DeviceRow, JobRow, TaskRow
+from protocol.tasks import AttemptId
 from sim.checking.audit import EveryChangeIsAudited
 from sim.checking.base import Checker, Heard
+from sim.checking.instead import MassSilenceFreezes, OnlyTimeFrees, TwoAreQuarantined, WaitsAfterRestore
 from sim.checking.picture import Picture
 from sim.checking.records import Accounts, NumbersRise, OneResult, RoomIsKept
 from sim.checking.runs import CancelledEnds, NothingStartsWhereShut, OneLiveRun, StartsOnce
@@ -55,6 +55,10 @@ INVARIANTS: dict[str, str] = {
     "I13": "nothing under another device's topic is read or written",
     "I14": "memory, files, database and retained count stay bounded",
     "I15": "a (task, attempt) starts at most once",
+    "X1": "instead of what an old copy of the database lost: nothing is placed for one hold after it",
+    "X2": "instead of what one identity twice suspends: A, B and A again quarantines the device",
+    "X3": "instead of what one identity twice suspends: in a quarantine only time frees at_most_one work",
+    "X4": "instead of failover when a site falls silent: it is frozen",
 }
 
 CHECKERS: dict[str, type[Checker]] = {
@@ -73,6 +77,10 @@ CHECKERS: dict[str, type[Checker]] = {
     "I13": OwnTopicsOnly,
     "I14": StaysBounded,
     "I15": StartsOnce,
+    "X1": WaitsAfterRestore,
+    "X2": TwoAreQuarantined,
+    "X3": OnlyTimeFrees,
+    "X4": MassSilenceFreezes,
 }
 
 
@@ -237,27 +245,3 @@ class Checkers:
         found = self.by_name["I11"]
         assert isinstance(found, Settling)
         return found
-
-    # ------------------------------------------------------------- words for a simulated world
-
-    def run_began(self, device: str, attempt: AssignedAttempt, weak: bool = False) -> None:
-        only_one = attempt.guarantee is Guarantee.AT_MOST_ONE
-        now_ms, a = self.clock.now_ms, attempt
-        known = self.seen.devices.get(device)
-        weak = weak or (known is not None and known.containment == "weak")
-        self.saw(RunBegan(now_ms, device, a.task, a.attempt, only_one, a.lease_ms, weak))
-
-    def run_ended(self, device: str, attempt: AssignedAttempt) -> None:
-        self.saw(RunEnded(self.clock.now_ms, device, attempt.task, attempt.attempt))
-
-    def journal_lost(self, device: str) -> None:
-        self.saw(JournalLost(self.clock.now_ms, device))
-
-    def committed(self, rows: Sequence[Row], epoch: int = 0) -> None:
-        self.saw(Committed(self.clock.now_ms, epoch, tuple(rows)))
-
-    def restored(self, snapshot: Sequence[Row], marked: bool = True) -> None:
-        self.saw(DatabaseRestored(self.clock.now_ms, tuple(snapshot), marked))
-
-    def check_accounts(self) -> None:
-        self.finish()

@@ -215,7 +215,7 @@ KINDS = {
     "backup_restored": FaultKind(
         "backups", _draw_restore, _restored, nothing, {"copy": OneOf(COPY)}, False, 60_000,
         outside=("I1", "I2", "I3", "I4", "I6", "I7", "I15"),
-        instead="nothing new is started for one hold after it was marked or found out, with an alarm; "
+        instead="X1: nothing new is started for one hold after it was marked or found out, with an alarm; "
         "what was accepted, cancelled or cordoned after the copy was taken is lost",
     ),
 }  # fmt: skip

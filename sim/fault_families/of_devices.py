@@ -299,7 +299,7 @@ KINDS = {
     ),
     "clone": FaultKind(
         "clones", _draw_clone, _clone_boots, _clone_stops, outside=CLONE_INVARIANTS,
-        instead="the device is quarantined with an alarm, and nothing of it is freed by `Runs`",
+        instead="X2 X3: the device is quarantined with an alarm, and nothing of it is freed by `Runs`",
     ),
     "journal_full": FaultKind("disks", _draw_full, _journal_fails, _journal_mends),
     "disk_slow": FaultKind("disks", _draw_slow_disk, _disk_slows, _disk_hurries, BY),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import histories_of_records
+import histories_of_suspension
 import histories_of_traffic
 import pytest
 from history_book import Book
@@ -11,8 +12,8 @@ from sim import observations as seen
 from sim.checkers import CHECKERS, INVARIANTS
 from sim.histories import check_history, read_history, write_line
 
-PASSES = histories_of_records.PASSES + histories_of_traffic.PASSES
-BREAKS = histories_of_records.BREAKS + histories_of_traffic.BREAKS
+PASSES = histories_of_records.PASSES + histories_of_traffic.PASSES + histories_of_suspension.PASSES
+BREAKS = histories_of_records.BREAKS + histories_of_traffic.BREAKS + histories_of_suspension.BREAKS
 
 
 def invariants_of(book):
