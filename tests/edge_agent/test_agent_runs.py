@@ -11,7 +11,7 @@ from edge_agent.translation import event_of
 from protocol.codec import encode
 from protocol.core import MessageArrived, Publish, Save, SaveFailed
 from protocol.limits import KILL_MS, PAYLOAD_BYTES_MAX
-from protocol.messages import NO_REVISION, Heartbeat, Inventory, LeaseAnswer, Revision, Runs, Settings
+from protocol.messages import Inventory, LeaseAnswer, Revision, Runs, Settings
 from protocol.tasks import AttemptId, RunState
 
 LEASE_MS = 30_000
@@ -218,17 +218,6 @@ def test_unprocessed_runs_are_published_again_at_most_once_a_second(bench, kit):
     again = kit.runs(bench.answer(runs=number - 1))
     assert [r.number for r in again] == [number]
     assert kit.runs(bench.answer(runs=number - 1)) == []
-
-
-def test_a_renewal_without_a_grant_is_asked_for_again_in_a_second(bench, kit):
-    """A new leader first wants `Runs`; a lease of 10 s does not outlast another period."""
-    bench.running(kit.attempt(lease_ms=10_000))
-    bench.answer()
-    bench.at(bench.now + 10_000)
-    beats = kit.published(bench.at(bench.now + 10_000), Heartbeat)
-    assert beats, "a heartbeat of its period"
-    bench.answer(granted=NO_REVISION, runs=0)
-    assert kit.published(bench.at(bench.now + 1_000), Heartbeat)
 
 
 def test_an_unprocessed_inventory_is_published_again(bench, kit):

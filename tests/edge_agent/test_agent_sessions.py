@@ -6,6 +6,7 @@ from protocol.backoff import RECONNECT_FAST_CAP_MS
 from protocol.core import Connect, Disconnect, GarbageArrived, LinkDown, Note, Save, SaveFailed
 from protocol.limits import SESSION_LEAP_MAX, SESSION_MAX
 from protocol.messages import (
+    NO_REVISION,
     Answer,
     Assignments,
     Command,
@@ -264,3 +265,14 @@ def _answered(bench, kit, span_ms):
         if kit.heartbeats(step):
             bench.answer()
     return effects
+
+
+def test_a_renewal_without_a_grant_is_asked_for_again_in_a_second(bench, kit):
+    """A new leader first wants `Runs`; a lease of 10 s does not outlast another period."""
+    bench.running(kit.attempt(lease_ms=10_000))
+    bench.answer()
+    bench.at(bench.now + 10_000)
+    beats = kit.published(bench.at(bench.now + 10_000), Heartbeat)
+    assert beats, "a heartbeat of its period"
+    bench.answer(granted=NO_REVISION, runs=0)
+    assert kit.published(bench.at(bench.now + 1_000), Heartbeat)
