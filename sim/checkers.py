@@ -11,10 +11,10 @@ The same object watches a simulated world and a recorded history.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from controller.core.records import AttemptRow, DeviceRow, JobRow, TaskRow
+from controller.core.records import AttemptRow, DeviceRow, JobRow, Row, TaskRow
 from protocol.tasks import AttemptId
 from sim.checking.audit import EveryChangeIsAudited
 from sim.checking.base import Checker, Heard
@@ -245,3 +245,11 @@ class Checkers:
         found = self.by_name["I11"]
         assert isinstance(found, Settling)
         return found
+
+    # ------------------------------------------------------------- what the simulated database tells
+
+    def committed(self, rows: Sequence[Row], epoch: int = 0) -> None:
+        self.saw(Committed(self.clock.now_ms, epoch, tuple(rows)))
+
+    def restored(self, snapshot: Sequence[Row], marked: bool = True) -> None:
+        self.saw(DatabaseRestored(self.clock.now_ms, tuple(snapshot), marked))

@@ -284,7 +284,7 @@ class World:
 
     def check(self) -> None:
         """Raises `AssertionError` with the seed when an invariant was broken."""
-        self.checkers.check_accounts()
+        self.checkers.finish()
         if self.checkers.breaches:
             told = "\n".join(map(str, self.checkers.breaches[:5]))
             tail = "\n".join(self.clock.lines[-25:])
