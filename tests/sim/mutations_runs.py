@@ -52,6 +52,13 @@ def _holds_nothing(original):
     return host_listed
 
 
+def _nothing_is_prepared(original):
+    def host_listed(self, event, now_ms):
+        return original(self, replace(event, preparing=()), now_ms)
+
+    return host_listed
+
+
 def _only_known_runs(original):
     def host_listed(self, event, now_ms):
         live = tuple(key for key in event.live if AttemptId(*key) in self.memory.entries)
@@ -204,6 +211,13 @@ RUNS = (
         "drain",
         "I1",
         (Swap(RunBook, "again", _lists(lambda self, e: e.state is not RunState.STOPPING)),),
+    ),
+    Mutation(
+        "D5 what is prepared is called running",
+        "`starting` for what the guard lists without a process",
+        "cordon_while_it_is_prepared",
+        "I6",
+        (Swap(RunBook, "host_listed", _nothing_is_prepared),),
     ),
     Mutation(
         "D5 runs without the guard's list",

@@ -208,6 +208,17 @@ def slow_start() -> set[str]:
     return stage.broken()
 
 
+def cordon_while_it_is_prepared() -> set[str]:
+    """The host is asked after a start that takes a minute; then the device is shut."""
+    stage = Stage(devices=1)
+    stage.world.devices["d0"].guard.slow_ms = 60_000
+    stage.run_on("d0", wait=False)
+    stage.world.advance(40_000)
+    stage.world.decide("d0", "cordon")
+    stage.world.advance(60_000)
+    return stage.broken()
+
+
 def runs_lost() -> set[str]:
     """H6: the report of an end reaches the broker and not the controller."""
     stage = Stage(devices=1)

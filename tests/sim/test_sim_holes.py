@@ -30,7 +30,10 @@ HOLES: dict[str, tuple[str, ...]] = {
         "D6 a tombstone that is not told",
         "D6 an unconfirmed document stops adopted runs",
     ),
-    "H8 a cordon leaves the unstarted": ("L7 a cordon leaves the unstarted",),
+    "H8 a cordon leaves the unstarted": (
+        "L7 a cordon leaves the unstarted",
+        "D5 what is prepared is called running",
+    ),
     "H9 runs thaw before the guard looks": ("L4 runs thaw before the guard looks",),
     "H10 the floor is told once": ("S1 floor told once",),
     "H11 commits are not conditional on the epoch": ("L6 commits not fenced",),
