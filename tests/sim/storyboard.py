@@ -232,6 +232,6 @@ class Stage:
     def broken(self) -> set[str]:
         """Everything that broke: what the checkers noted, and what the story looked at."""
         checkers = self.world.checkers
-        checkers.check_accounts()
+        checkers.finish()
         noted = {b.split()[0] if isinstance(b, str) else b.invariant for b in checkers.breaches}
         return self.found | noted
