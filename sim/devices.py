@@ -94,6 +94,10 @@ class SimulatedDevice:
         """Why this device is outside the assumptions now."""
 
     @property
+    def boot_id(self) -> str:
+        return f"{self.place}-boot-{self.boots}"
+
+    @property
     def agent(self) -> Agent | None:
         """The core, while its process lives."""
         return self.process.core if self.process is not None else None
@@ -151,7 +155,7 @@ class SimulatedDevice:
         if self.process is not None or not self.on or self._suspended:
             return
         self.clock.trace(self.place, "agent starts")
-        identity = Identity(self.name, f"{self.place}-boot-{self.boots}", "sim")
+        identity = Identity(self.name, self.boot_id, "sim")
         equipment = Equipment(
             self.profile,
             self.capacity,

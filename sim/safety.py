@@ -22,7 +22,7 @@ from sim.fault_families.kinds import LATENESS, Scene
 from sim.faults import FAULTS
 from sim.network import Weather
 from sim.plan import Outcome, Plan, PlannedDevice, Verdict
-from sim.settling import moved, steady, unsettled
+from sim.settling import accused, moved, steady, unsettled
 from sim.world import World
 
 RECONNECT_MS = 60_000
@@ -132,7 +132,8 @@ def _rests(scene: Scene, until_ms: int) -> str:
 def _stays(scene: Scene) -> str:
     """One component is restarted, and nothing moves (I12)."""
     world, component = scene.world, restarted(scene.plan)
-    before = steady(world, LEASE_MS if component == "broker" else ONE_LOST_MS)
+    lease_ms_min = LEASE_MS if component == "broker" else ONE_LOST_MS
+    before = steady(world, lease_ms_min, accused(world, scene.clones))
     restart(scene, component)
     world.advance(hold_ms(longest_lease_ms(scene.plan)) + HEARTBEAT_MS)
     if wrong := moved(world, before):

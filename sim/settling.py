@@ -7,8 +7,9 @@ that fails, goes on changing for ever and is no move; what ends well or never is
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from protocol.tasks import JobKind, TaskState
-from sim.checking.state import Settling
 from sim.world import World
 
 
@@ -19,9 +20,7 @@ def unsettled(world: World) -> str:
     for device in world.devices:
         if not world.ready(device):
             return f"{device} is not back"
-    settling = world.checkers.by_name[Settling.invariant]
-    assert isinstance(settling, Settling)
-    return settling.unsettled(lambda task: _waits(world, task))
+    return world.checkers.settling.unsettled(lambda task: _waits(world, task))
 
 
 def _waits(world: World, task: str) -> bool:
@@ -41,10 +40,19 @@ Assigned = dict[str, tuple[str, int]]
 """Task -> (device, attempt)."""
 
 
-def steady(world: World, lease_ms_min: int = 0) -> Assigned:
+def accused(world: World, cloned: Collection[str]) -> tuple[str, ...]:
+    """Those of the cloned whose next birth brings a quarantine, as it must (S4): on record is the clone,
+    before it this very machine. Its birth since then went while no controller was connected, the
+    broker retains nothing for wildcards, and no heartbeat says who speaks."""
+    rows = world.checkers.devices
+    return tuple(d for d in cloned if rows[d].previous_identity.startswith(f"{world.devices[d].boot_id}/"))
+
+
+def steady(world: World, lease_ms_min: int = 0, but: Collection[str] = ()) -> Assigned:
     """Tasks that run and have no reason of their own to change, but to end well.
 
     `lease_ms_min`: shorter leases are left out, because what comes may outlast them.
+    `but`: nothing of these devices.
     """
     found: Assigned = {}
     for task in world.checkers.tasks.values():
@@ -52,7 +60,7 @@ def steady(world: World, lease_ms_min: int = 0) -> Assigned:
         forever = "--ms" not in job.spec.command
         ends_well = job.kind is JobKind.BATCH and job.spec.command[-1] == "0"
         stays = job.desired != CANCELLED and job.lease_ms >= lease_ms_min
-        if task.state is TaskState.RUNNING and (forever or ends_well) and stays:
+        if task.state is TaskState.RUNNING and (forever or ends_well) and stays and task.device not in but:
             found[task.id] = (task.device, task.attempt)
     return found
 
