@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import firmware_profiles
 from broker.events import BrokerQuirks, Survival
-from protocol.limits import HEARTBEAT_MS, KEEPALIVE_S, LEASE_MS, hold_ms
+from protocol.limits import HEARTBEAT_MS, LEASE_MS, hold_ms
 from protocol.resources import Resources
 from sim import faults, workload
 from sim.clockwork import START_MS
@@ -28,8 +28,6 @@ from sim.world import World
 RECONNECT_MS = 60_000
 COOL_DOWN_MS = 90_000
 """Freezes, and take-overs that wait for a hold of their own."""
-SILENCE_MS = KEEPALIVE_S * 1_500
-"""Until a broker notices that nobody speaks any more, and owes a will."""
 LOOK_MS = 500
 QUIET_MS = 10_000
 """Settled for so long without a move before a component is restarted."""
@@ -97,7 +95,11 @@ def _play(scene: Scene) -> str:
     workload.schedule(scene)
     world.advance(plan.faults_ms)
     faults.calm(scene)
+    last_will_ms = world.now_ms + will_ms(plan)
     world.advance(landing_ms(plan))
+    if late := _settles(scene, world.now_ms + settle_ms(plan)):
+        return late
+    world.advance(max(0, last_will_ms - world.now_ms))
     until_ms = world.now_ms + settle_ms(plan)
     return _settles(scene, until_ms) or _rests(scene, until_ms) or _stays(scene)
 
@@ -169,16 +171,21 @@ def settle_ms(plan: Plan) -> int:
 
 
 def landing_ms(plan: Plan) -> int:
-    """Until the last straggler and the last late will have arrived, counted from the last fault."""
-    will_late_ms = int(dict(plan.quirks).get("will_late_ms", 0))
-    ends = [SILENCE_MS + will_late_ms] if will_late_ms else []
-    ends += [
+    """Until the last straggler has arrived, counted from the last fault."""
+    ends = [
         min(fault.at_ms + fault.for_ms, plan.faults_ms) + int(value) - plan.faults_ms
         for fault in plan.faults
         for name, value in fault.args
         if name in LATENESS
     ]
     return max((end for end in ends if end > 0), default=0)
+
+
+def will_ms(plan: Plan) -> int:
+    """Until the last will of a life before has come, counted from the last fault: a broker that doesn't
+    notice silence owes it until the device is back, and one that is late sends it so much later."""
+    late_ms = int(dict(plan.quirks).get("will_late_ms", 0))
+    return RECONNECT_MS + late_ms if late_ms else 0
 
 
 def longest_lease_ms(plan: Plan) -> int:

@@ -154,7 +154,14 @@ class Leases:
         return self._granted(row, now_ms)
 
     def _weigh(self, row: int, held: Held, now_ms: int) -> None:
-        """After a restore: what the device was told in the backup and does not list is never told again."""
+        """After a restore: what the device was told in the backup and does not list is never told again.
+
+        A report may have been on its way since before the restore, and tell of then: only one
+        is believed whose device shows that it has heard this or a later leader since.
+        """
+        if held.settings.epoch < self.restored:
+            self.sessions.tell_floor(row, now_ms)
+            return
         if not self._reported(row, held):
             return
         forgotten = self.holds.forgotten(row)
