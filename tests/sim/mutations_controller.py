@@ -305,6 +305,15 @@ def _granted_by_number(original):
     return grant
 
 
+def _old_reports_believed(original):
+    def weigh(self, row, held, now_ms):
+        restored, self.restored = self.restored, 0
+        original(self, row, held, now_ms)
+        self.restored = restored
+
+    return weigh
+
+
 GRANTS = (
     Mutation(
         "D1 a revision is its number",
@@ -322,6 +331,13 @@ GRANTS = (
         "backup_unmarked",
         "D1",
         (does_nothing(Leases, "_from_the_future", False),),
+    ),
+    Mutation(
+        "D1 a report of before a restore is believed",
+        "the sign that the device has heard a leader since",
+        "report_of_before_a_restore",
+        "I15",
+        (Swap(Leases, "_weigh", _old_reports_believed),),
     ),
     Mutation(
         "D1 attempt numbers go on after a restore",

@@ -7,6 +7,7 @@ from storyboard import HOLD, Stage
 
 from protocol.limits import LEADER_GAP_MS
 from protocol.messages import Heartbeat, Held, Revision, Settings
+from protocol.tasks import Guarantee
 from sim.clockwork import START_MS
 from sim.world import Wish
 
@@ -44,6 +45,30 @@ def backup_of_a_task_that_moved() -> set[str]:
     stage, task = task_that_moved(marked=True)
     stage.within(4 * HOLD, lambda: len(stage.starts(task)) > 2, "I11")
     stage.world.advance(5_000)
+    return stage.broken()
+
+
+def report_of_before_a_restore() -> set[str]:
+    """What a device said when a run of the backup still lived arrives after the restore; it has ended since."""
+    stage = Stage(devices=3)
+    world, ear = stage.world, stage.controller_ear
+    device = world.devices["d0"]
+    task = stage.run_on("d0", Wish(runs_ms=20_000, guarantee=Guarantee.AT_LEAST_ONE))
+    world.advance(2_000)
+    world.backup()
+    device.kill_agent()
+    device.start_agent()
+    world.advance(5_000)
+    report, beat = ear.last("runs", "d0"), ear.last("heartbeat", "d0")
+    stage.expect(report.message.entries, "the report shows the run")
+    world.advance(30_000)
+    world.network.cut("d0")
+    world.restore_backup(marked=True)
+    world.advance(3_000)
+    ear.say(report)
+    ear.say(beat)
+    world.network.heal("d0")
+    stage.within(3 * HOLD, lambda: world.ready("d0"), "I11")
     return stage.broken()
 
 
