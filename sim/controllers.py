@@ -27,7 +27,6 @@ from sim.database import Storage as Storage
 from sim.machines.localclock import LocalClock
 from sim.network import Network
 
-CLIENT = "_controller-c1"
 RETRY_MS = 1_000
 WALL_CLOCK_MS = 10_000
 LATE_MS = 200
@@ -55,7 +54,7 @@ class ControllerProcess:
         self.policy = "spread"
         self.die_after: int | None = None
         """So many saves and effects from now the process is killed; None: never."""
-        self.steps = self.takeovers = self.events = 0
+        self.takeovers = self.events = 0
         self.wall_offset_ms = WALL_OFFSET_MS
         self.wire = SimulatedWire(
             fleet, self.client, clock, network, self._when_free, self._handle, self._later
@@ -297,7 +296,6 @@ class ControllerProcess:
         self._arm()
 
     def _dies(self) -> bool:
-        self.steps += 1
         if self.die_after is None:
             return False
         self.die_after -= 1

@@ -163,9 +163,11 @@ class OutputLost(Observation):
 
 @dataclass(slots=True)
 class RestartBegan(Observation):
-    """One component is restarted while all else is well (I12)."""
+    """One component is restarted while all else is well (I12). `tasks` run and have no reason of their
+    own to change, but to end well."""
 
     what: str
+    tasks: tuple[str, ...]
 
 
 @dataclass(slots=True)

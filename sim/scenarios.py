@@ -26,7 +26,6 @@ from sim.plan import Args, Fault, Order, Plan, PlannedDevice
 from sim.workload import ORDERS
 
 DAY_MS = 86_400_000
-DEVICES_MAX = 1_000
 RATE = Whole(-500_000, 500_000)
 QUIRKS: dict[str, Word] = {
     field.name: Whole(0, DAY_MS if field.name.endswith("_ms") else 1) for field in fields(BrokerQuirks)

@@ -112,15 +112,6 @@ class Settling(Checker):
 
     invariant = "I11"
 
-    def hears(self) -> dict[type[Observation], Heard]:
-        self.moved_ms = 0
-        """When a task last got an attempt."""
-        return {}
-
-    def on_commit(self, commit: Commit) -> None:
-        if commit.handed_out:
-            self.moved_ms = commit.at_ms
-
     def unsettled(self, has_reason: Callable[[str], bool]) -> str:
         """What is not as it should be; empty when all is well. `has_reason`: may this task wait?"""
         seen = self.seen
@@ -151,7 +142,7 @@ Assignment = tuple[str, int]
 
 
 class RestartMovesNothing(Checker):
-    """I12: restarting one component changes no assignment of a task that is still to run."""
+    """I12: restarting one component changes no assignment of a task that had no reason to change."""
 
     invariant = "I12"
 
@@ -159,20 +150,16 @@ class RestartMovesNothing(Checker):
         self._before: dict[str, dict[str, Assignment]] = {}
         return {RestartBegan: self._began, RestartOver: self._over}
 
-    def assignments(self) -> dict[str, Assignment]:
-        """Task -> (device, attempt) of every open task that has one."""
-        rows = [self.seen.tasks[task] for task in self.seen.open]
-        return {row.id: (row.device, row.attempt) for row in rows if row.device and row.desired == "run"}
-
     def _began(self, restart: RestartBegan) -> None:
-        self._before[restart.what] = self.assignments()
+        rows = [self.seen.tasks[task] for task in restart.tasks]
+        self._before[restart.what] = {row.id: (row.device, row.attempt) for row in rows}
 
     def _over(self, restart: RestartOver) -> None:
         for task, before in self._before.pop(restart.what, {}).items():
             row = self.seen.tasks.get(task)
             if row is None or row.desired != "run":
                 continue
-            by_itself = row.state in FINAL_TASK and row.attempt == before[1]
+            by_itself = row.state is TaskState.SUCCEEDED
             if not by_itself and (row.device, row.attempt) != before:
                 now = f"{row.device} {row.attempt}"
                 self.breach(f"{task} was {before[0]} {before[1]} before {restart.what} restarted, is {now}")

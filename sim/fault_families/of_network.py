@@ -30,7 +30,6 @@ from sim.world import FLEET
 WAYS = ("both", "up", "down")
 WAY_ODDS = ("both", "both", "up", "down")
 SHARE = Whole(0, 1_000)
-PARTLY = Whole(0, 500)
 MINUTES_MS = 180_000
 
 

@@ -229,7 +229,7 @@ def being_online_is_told_and_not_stored(b):
 @passes("I12")
 def a_restart_that_moves_nothing(b):
     b.one_run(end=False)
-    b.saw(seen.RestartBegan, "controller")
+    b.saw(seen.RestartBegan, "controller", ("j1.0",))
     b.ended()
     b.succeed()
     b.saw(seen.RestartOver, "controller")
@@ -239,7 +239,7 @@ def a_restart_that_moves_nothing(b):
 def a_restart_that_moves_a_task(b):
     b.one_run(end=False)
     b.device("d1")
-    b.saw(seen.RestartBegan, "controller")
+    b.saw(seen.RestartBegan, "controller", ("j1.0",))
     b.ended()
     b.pending(was="running")
     b.assign("j1.0", "d1", 2)

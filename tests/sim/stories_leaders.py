@@ -49,11 +49,11 @@ def backup_of_a_task_that_moved() -> set[str]:
 
 
 def report_of_before_a_restore() -> set[str]:
-    """What a device said when a run of the backup still lived arrives after the restore; it has ended since."""
+    """What was said while a run of the backup still lived comes after the restore; it has ended since."""
     stage = Stage(devices=3)
     world, ear = stage.world, stage.controller_ear
     device = world.devices["d0"]
-    task = stage.run_on("d0", Wish(runs_ms=20_000, guarantee=Guarantee.AT_LEAST_ONE))
+    stage.run_on("d0", Wish(runs_ms=20_000, guarantee=Guarantee.AT_LEAST_ONE))
     world.advance(2_000)
     world.backup()
     device.kill_agent()
