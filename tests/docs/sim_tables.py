@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sim.checkers import INVARIANTS
+from sim.command.refusals import ExitCode
 from sim.fault_families.kinds import FaultKind, Word
 from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
-from sim.command.refusals import ExitCode
 from sim.scenarios import QUIRKS
 
 EXITS = {
