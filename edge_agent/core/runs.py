@@ -82,9 +82,16 @@ class RunBook:
     def host_listed(self, event: HostListed, now_ms: int) -> list[Effect]:
         """Exits first, then adoption, then whatever neither lives nor ended was interrupted.
 
-        A list nobody asked for (`ask` 0) is a new host's first word; nothing was started on it.
+        A list nobody asked for (`ask` 0) is a new host's first word. While an order to start may be
+        under way, behind a slow save, it may have reached that host after this word: ask behind it.
+        An answer that the first word made needless may be older than what was started since.
         """
-        if event.ask != self._ask and (event.ask or self.listed):
+        if not event.ask:
+            if self.listed:
+                return []
+            if self._moving:
+                return self.ask(now_ms)
+        elif event.ask != self._ask or not self._asking:
             return []
         self._asking, self._checked_ms, self.listed, self.stale = False, now_ms, True, True
         self._told.clear()  # an extension may have been dropped with a failed save: say them all again

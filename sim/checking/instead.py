@@ -32,6 +32,8 @@ FAST_PERCENT = 1
 BEATS_KEPT = 8
 """Heartbeats of a device whose answers may still come."""
 REVISIONS_KEPT = 8
+RESTORED_MARK, WAITING = "restored", "waiting"
+"""Facts of a database whose next leader waits for one hold: it was put back, or such a wait was not over."""
 ONLINE, LOST = "online", ("suspect", "offline")
 
 
@@ -44,7 +46,9 @@ class WaitsAfterRestore(Checker):
     """X1: for one hold after an old copy was put back, or found out, nothing is placed (L6, D1).
 
     From a marked copy's return, or from the commit that says that one was found out: that
-    commit may be late by as much as the database is slow.
+    commit may be late by as much as the database is slow. An unmarked copy that is put back within
+    the wait takes it away, as it takes all that was committed; unless it was itself taken within one,
+    nobody waits before it is found out (section 11).
     """
 
     invariant = "X1"
@@ -54,8 +58,8 @@ class WaitsAfterRestore(Checker):
         return {}
 
     def on_restored(self, copy: DatabaseRestored) -> None:
-        if copy.marked:
-            self._wait(copy.at_ms + surely_ms(hold_ms(LEASE_MS)))
+        waits = copy.marked or self.seen.facts.get(RESTORED_MARK) or self.seen.facts.get(WAITING) == "1"
+        self._until_ms = copy.at_ms + surely_ms(hold_ms(LEASE_MS)) if waits else 0
 
     def on_commit(self, commit: Commit) -> None:
         if any(fact.name == RESTORED_EPOCH for fact in commit.facts):

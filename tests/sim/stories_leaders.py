@@ -63,12 +63,14 @@ def report_of_before_a_restore() -> set[str]:
     stage.expect(report.message.entries, "the report shows the run")
     world.advance(30_000)
     world.network.cut("d0")
+    world.restart_broker()
     world.restore_backup(marked=True)
     world.advance(3_000)
     ear.say(report)
     ear.say(beat)
     world.network.heal("d0")
-    stage.within(3 * HOLD, lambda: world.ready("d0"), "I11")
+    world.advance(3 * HOLD)
+    stage.expect(world.ready("d0"), "I11")
     return stage.broken()
 
 
