@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from edge_agent.core.effects import ExtendRun, ListRuns, StartRun, StopRun
-from edge_agent.core.events import HostListed, HostLost, RunExit, RunRefused, RunStarted
-from edge_agent.runtimes import host
-from edge_agent.translation import event_of
+from edge_agent.core.effects import ExtendRun, StartRun, StopRun
+from edge_agent.core.events import HostListed, RunExit, RunRefused, RunStarted
 from protocol.codec import encode
 from protocol.core import MessageArrived, Publish, Save, SaveFailed
 from protocol.limits import KILL_MS, PAYLOAD_BYTES_MAX
@@ -274,42 +272,6 @@ def test_what_the_journal_calls_started_is_not_started_when_the_host_has_no_run(
     assert again.states() == {"job.1": RunState.INTERRUPTED}
 
 
-def test_a_lost_host_silences_runs_until_the_next_one_has_told(bench, kit):
-    bench.running(kit.attempt())
-    bench.host_answers = False
-    effects = bench.feed(HostLost("killed"))
-    assert kit.runs(effects) == []
-    ask = kit.of(effects, ListRuns)[-1].ask
-    bench.document(2, kit.attempt(), kit.attempt("job.2"))
-    assert kit.runs(bench.effects) == []
-    assert kit.of(bench.answer(), StartRun) == [], "nothing is started without a host"
-    effects = bench.feed(HostListed(ask, (), ()))
-    assert {e.task: e.state for e in kit.runs(effects)[-1].entries}["job.1"] is RunState.INTERRUPTED
-    assert [s.attempt.task for s in kit.of(effects, StartRun)] == ["job.2"]
-
-
-def test_an_answer_to_an_older_question_is_ignored(bench, kit):
-    bench.running(kit.attempt())
-    bench.host_answers = False
-    first = bench.agent.runs._ask
-    bench.feed(HostLost("killed"))
-    bench.feed(HostListed(first, (), ()))
-    assert bench.states() == {"job.1": RunState.RUNNING}
-
-
-def test_a_lost_question_is_asked_again(bench, kit):
-    bench.host_answers = False
-    bench.feed(HostLost("killed"))
-    assert len(kit.of(bench.at(bench.now + 30_000), ListRuns)) == 3
-
-
-def test_nothing_starts_while_the_host_is_asked(bench, kit):
-    bench.host_answers = False
-    bench.feed(HostLost("killed"))
-    bench.document(1, kit.eager())
-    assert bench.states() == {}
-
-
 def test_an_adopted_run_without_a_journal_is_not_stopped_by_an_unconfirmed_document(bench, kit):
     """H7/D6: the document may be an old copy; the deadline bounds the run."""
     bench.running(kit.attempt())
@@ -425,16 +387,6 @@ def test_a_stop_has_the_grace_of_its_attempt(bench, kit):
     assert kit.of(again.document(3), StopRun) == [StopRun("job.2", 1, 888)]
 
 
-def test_a_new_hosts_first_list_needs_no_question(bench, kit):
-    bench.running(kit.attempt())
-    bench.host_answers = False
-    bench.feed(HostLost("killed"))
-    bench.feed(HostListed(0, (("job.1", 1),), ()))
-    assert bench.agent.runs.listed and bench.states() == {"job.1": RunState.RUNNING}
-    bench.feed(HostListed(0, (), ()))
-    assert bench.states() == {"job.1": RunState.RUNNING}, "only the first one counts"
-
-
 def test_what_the_host_still_prepares_is_not_called_running(bench, kit):
     bench.document(1, kit.attempt())
     bench.answer()
@@ -476,25 +428,7 @@ def test_what_is_prepared_and_in_no_journal_is_adopted_as_starting(kit):
     assert kit.of(bench.answer(), StopRun) == [StopRun("job.1", 1, 5_000)]
 
 
-def test_a_host_lists_what_has_no_process_yet_as_prepared():
-    held = (host.HeldRun("a", 1, 0, 0), host.HeldRun("b", 2, 0, 77))
-    listed = event_of(host.HostListed(held, ()))
-    assert isinstance(listed, HostListed)
-    assert listed.live == (("a", 1), ("b", 2)) and listed.preparing == (("a", 1),)
-
-
 def test_a_run_that_lives_on_after_its_end_was_told_is_stopped(bench, kit):
     bench.running(kit.attempt())
     bench.exit("job.1")
     assert kit.of(bench.feed(RunStarted("job.1", 1)), StopRun) == [StopRun("job.1", 1, 5_000)]
-
-
-def test_nothing_starts_between_a_question_and_its_answer(bench, kit):
-    """The list would be older than the start, and call it interrupted."""
-    bench.document(1, kit.attempt())
-    bench.host_answers = False
-    bench.feed(SaveFailed("disk"))
-    bench.at(bench.now + 1_000)
-    assert kit.of(bench.answer(), StartRun) == []
-    effects = bench.feed(HostListed(bench.agent.runs._ask, (), ()))
-    assert len(kit.of(effects, StartRun)) == 1

@@ -76,6 +76,39 @@ def placed_at_once_after_it_was_found_out(b):
     b.assign()
 
 
+@passes("X1")
+def a_wait_that_an_unmarked_copy_took_away(b):
+    b.device()
+    b.submit()
+    copy = tuple(b.rows.values())
+    b.saw(seen.DatabaseRestored, copy, True)
+    b.after(5_000)
+    b.saw(seen.DatabaseRestored, copy, False)
+    b.after(1_000)
+    b.assign()
+
+
+@breaks("X1")
+def a_second_copy_is_found_out_too(b):
+    put_back(b, marked=True)
+    b.after(5_000)
+    b.saw(seen.DatabaseRestored, tuple(b.rows.values()), False)
+    b.after(1_000)
+    found_out(b)
+    b.after(HOLD_MS // 2)
+    b.assign()
+
+
+@breaks("X1")
+def an_unmarked_copy_that_was_taken_within_a_wait(b):
+    b.device()
+    b.submit()
+    b.commit(FleetRow("waiting", "1"))
+    b.saw(seen.DatabaseRestored, tuple(b.rows.values()), False)
+    b.after(HOLD_MS // 2)
+    b.assign()
+
+
 # ------------------------------------------------------------- X2
 
 

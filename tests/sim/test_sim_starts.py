@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.limits import LEASE_MS, hold_ms
+from protocol.tasks import Guarantee, RunState
 from sim.world import Wish
 
 HOLD = hold_ms(LEASE_MS)
@@ -75,3 +76,27 @@ def test_a_tombstone_lost_before_its_acknowledgement_starts_nothing_twice(make_w
     world.advance(60_000)
     attempts = [key.attempt for _, _, key in world.checkers.start_times]
     assert len(set(attempts)) == len(attempts) and len(world.running(task)) == 1
+
+
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+def test_a_start_behind_a_slow_save_is_not_called_interrupted_by_a_new_guards_first_word(
+    make_world, guarantee
+):
+    """1. The intent to start is being saved on a slow card. 2. The guard dies; its successor stands and
+    says that it holds nothing. 3. The save is done: the successor is told to start. 4. Its first word,
+    read only now, would make the attempt interrupted, and free while it begins."""
+    world = make_world(devices=1)
+    device = world.devices["d0"]
+    first = f"{world.submit(Wish(runs_ms=500))}.0"
+    world.until(lives(world, first))
+    world.advance(3_000)
+    device.disk.slow_ms = 4_000
+    world.submit(Wish(guarantee=guarantee))
+    memory = device.process.core.memory
+    world.until(lambda: any(e.state is RunState.STARTING for e in memory.entries.values()))
+    device.kill_guard()
+    world.advance(3_500)
+    device.disk.slow_ms = 0
+    world.advance(60_000)
+    assert world.checkers.breaches == []
+    assert [key.attempt for _, _, key in world.checkers.start_times] == [1, 1]
