@@ -69,6 +69,8 @@ class ControllerProcess:
         """Thrown away, and not yet replaced."""
         self._finding = Finding()
         self._busy = self._draining = False
+        self._stopping = self._follows = False
+        """Whether it waits for its database with its last word, and is to be started after that."""
         """With the database, or with getting back to lead: nothing is fed."""
         self._inbox: deque[tuple[int, bool, Work]] = deque()
         """What waits to be fed: since when, and whether it is somebody's question."""
@@ -121,8 +123,9 @@ class ControllerProcess:
     # ------------------------------------------------------------- what can befall it
 
     def start(self) -> None:
-        """A new process: leads, or stands by."""
+        """A new process: leads, or stands by. One that is just stopping goes first."""
         if self.on:
+            self._follows = self._stopping
             return
         self.on = True
         self._process += 1
@@ -140,6 +143,7 @@ class ControllerProcess:
         self._process += 1
         self._drop_core()
         self._former, self.die_after = None, None
+        self._stopping = self._follows = False
         self._inbox.clear()
         self._held.clear()
         self.network.thaw(self.client)
@@ -152,7 +156,14 @@ class ControllerProcess:
         store, epoch = self.database.storage.store, self.core.ledger.epoch
         self.wire.drop(orderly=True)
         self._drop_core()
-        self._ask(lambda: store.mark_clean(epoch), lambda _: self.kill())
+        self._stopping = True
+        self._ask(lambda: store.mark_clean(epoch), lambda _: self._stopped())
+
+    def _stopped(self) -> None:
+        follows = self._follows
+        self.kill()
+        if follows:
+            self.start()
 
     def pause(self) -> None:
         """SIGSTOP: its kernel goes on receiving, nothing is read and no timer is heard."""
