@@ -42,8 +42,6 @@ class Documents:
         self.doubted: dict[int, None] = {}
         """Rows whose document is of before a restore: what it lists may have ended since, and who
         forgot that would start it again. Nothing is told to them before they reported (D1)."""
-        self._owed: dict[int, None] = {}
-        """Doubted rows with a removal that is not told yet."""
         self.unheard: dict[int, None] = {}
         """Rows known before this leadership that have named no revision in it. What they hold may prove
         that the database is old; an addition told before would replace that proof (D1)."""
@@ -60,27 +58,17 @@ class Documents:
 
     def heard(self, row: int, now_ms: int) -> None:
         """A heartbeat named what the device holds, and that was no reason to take the database for old."""
-        if self.unheard.pop(row, 0) is None:
-            self._look_again(row, now_ms)
-
-    def _look_again(self, row: int, now_ms: int) -> None:
-        if row in self.adds or row in self.acknowledgements:
+        if self.unheard.pop(row, 0) is None and (row in self.adds or row in self.acknowledgements):
             self._look(now_ms)
 
     def _waits(self, row: int) -> bool:
         """Whether nothing that gathers may be told yet."""
         return row in self.doubted or row in self.unheard
 
-    def believe(self, row: int, now_ms: int) -> bool:
-        """The device has reported. Whether a removal is still to be told, be it of a former leader."""
+    def believe(self, row: int) -> None:
+        """The device has reported. Who calls this makes a revision: the old one may list what was
+        removed and freed while nothing could be told, and must never be granted as it is."""
         del self.doubted[row]
-        self._look_again(row, now_ms)
-        number = int(self.fleet.doc_number[row])
-        untold = any(
-            a.row.state is AttemptState.REMOVED and a.row.until > number
-            for a in self.ledger.by_device[row].values()
-        )
-        return self._owed.pop(row, "") is None or untold
 
     # ------------------------------------------------------------- changes
 
@@ -146,7 +134,6 @@ class Documents:
     def revise(self, row: int, now_ms: int) -> None:
         """Makes, saves and publishes a device's next revision; of a doubted one, once it has reported."""
         if row in self.doubted:
-            self._owed[row] = None
             return
         self.adds.pop(row, None)
         self.acknowledgements.pop(row, None)

@@ -165,13 +165,11 @@ class Leases:
         if not self._reported(row, held):
             return
         forgotten = self.holds.forgotten(row)
-        owed = self.documents.believe(row, now_ms)
+        self.documents.believe(row)
         if forgotten:
             self.holds.remove(forgotten, "forgotten by the device", now_ms)
-        elif owed:
+        else:
             self.documents.revise(row, now_ms)
-        elif held.assignments != self.fleet.document(row):
-            self.documents.republish(row, now_ms)
 
     def _first(self, row: int) -> bool:
         """Whether nothing was granted yet in this session, under this leadership."""

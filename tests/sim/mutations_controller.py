@@ -314,6 +314,17 @@ def _old_reports_believed(original):
     return weigh
 
 
+def _doubt_ends_without_a_revision(original):
+    def weigh(self, row, held, now_ms):
+        same = held.assignments == self.fleet.document(row)
+        if same and held.settings.epoch >= self.restored and self._reported(row, held):
+            self.documents.believe(row)
+        else:
+            original(self, row, held, now_ms)
+
+    return weigh
+
+
 GRANTS = (
     Mutation(
         "D1 a revision is its number",
@@ -338,6 +349,13 @@ GRANTS = (
         "report_of_before_a_restore",
         "I15",
         (Swap(Leases, "_weigh", _old_reports_believed),),
+    ),
+    Mutation(
+        "D1 a document of before a restore is granted",
+        "the revision that is made when its device is believed",
+        "cancelled_while_nobody_could_be_told",
+        "I7",
+        (Swap(Leases, "_weigh", _doubt_ends_without_a_revision),),
     ),
     Mutation(
         "D1 attempt numbers go on after a restore",

@@ -6,7 +6,7 @@ from stories_controller import session_of
 from storyboard import HOLD, Stage
 
 from protocol.limits import LEADER_GAP_MS
-from protocol.messages import Heartbeat, Held, Revision, Settings
+from protocol.messages import NO_REVISION, Heartbeat, Held, Revision, Settings
 from protocol.tasks import Guarantee
 from sim.clockwork import START_MS
 from sim.world import Wish
@@ -71,6 +71,30 @@ def report_of_before_a_restore() -> set[str]:
     world.network.heal("d0")
     world.advance(3 * HOLD)
     stage.expect(world.ready("d0"), "I11")
+    return stage.broken()
+
+
+def cancelled_while_nobody_could_be_told() -> set[str]:
+    """An invitation that was never granted; its cancel was committed and done with in its device's absence."""
+    stage = Stage(devices=3)
+    world = stage.world
+    stage.shut_others("d0")
+    stage.ear("d0").drop("lease")
+    job = world.submit()
+    world.advance(8_000)
+    told = stage.controller_ear.last("heartbeat", "d0").message.held.assignments
+    fleet = world.core.ledger.fleet
+    stage.expect(told == fleet.document(fleet.index["d0"]) != NO_REVISION, "it holds the invitation")
+    stage.expect(not stage.starts(f"{job}.0"), "nothing was granted")
+    world.backup()
+    world.network.cut("d0")
+    world.restore_backup(marked=True)
+    world.cancel(job)
+    stage.within(2 * HOLD, lambda: world.done(job), "I11")
+    stage.ear("d0").clear()
+    world.network.heal("d0")
+    stage.within(HOLD, lambda: world.ready("d0"), "I11")
+    world.advance(HOLD)
     return stage.broken()
 
 
