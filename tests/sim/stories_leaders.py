@@ -75,7 +75,7 @@ def report_of_before_a_restore() -> set[str]:
 
 
 def cancelled_while_nobody_could_be_told() -> set[str]:
-    """An invitation that was never granted; its cancel was committed and done with in its device's absence."""
+    """An invitation that was never granted; while its device is away it is cancelled, and said to be over."""
     stage = Stage(devices=3)
     world = stage.world
     stage.shut_others("d0")
