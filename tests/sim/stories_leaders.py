@@ -75,7 +75,10 @@ def report_of_before_a_restore() -> set[str]:
 
 
 def cancelled_while_nobody_could_be_told() -> set[str]:
-    """An invitation that was never granted; while its device is away it is cancelled, and said to be over."""
+    """Its device holds an invitation without a grant, and stays away.
+
+    One leader takes the attempt out, the next one frees it after its hold; neither could tell the device.
+    """
     stage = Stage(devices=3)
     world = stage.world
     stage.shut_others("d0")
@@ -90,6 +93,8 @@ def cancelled_while_nobody_could_be_told() -> set[str]:
     world.network.cut("d0")
     world.restore_backup(marked=True)
     world.cancel(job)
+    world.advance(3_000)
+    stage.restart_controller()
     stage.within(2 * HOLD, lambda: world.done(job), "I11")
     stage.ear("d0").clear()
     world.network.heal("d0")
