@@ -55,6 +55,7 @@ def calm(scene: Scene) -> None:
     world.network.weather = replace(scene.fair, lost=0.0)
     for client in list(world.network.cuts):
         world.network.heal(client)
+    world.network.broker_back()
     world.storage.fails, world.database.slow_ms = False, 0
     for controller in world.controllers:
         controller.die_after = None

@@ -272,9 +272,10 @@ class Network:
         self._perform(self.broker.restart(survival))
         if down_ms:
             self.broker_up = False
-            self.clock.after(down_ms, self._broker_back)
+            self.clock.after(down_ms, self.broker_back)
 
-    def _broker_back(self) -> None:
+    def broker_back(self) -> None:
+        """The end of its outage."""
         self.broker_up = True
         self.clock.trace("broker", "up")
 
