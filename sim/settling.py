@@ -19,9 +19,11 @@ def unsettled(world: World) -> str:
         return "nobody leads"
     # A controller doesn't miss a device at once, and the wait before a reconnect may be longer.
     connected = {line.place for line in world.network.lines.values() if line.near_open and line.far_open}
-    for device in world.devices:
-        if device not in connected or not world.ready(device):
-            return f"{device} is not back"
+    for name, device in world.devices.items():
+        if name not in connected or not world.ready(name):
+            return f"{name} is not back"
+        if device.guard.orphans:
+            return f"{name} has not swept what outlived its guard"
     return world.checkers.settling.unsettled(lambda task: _waits(world, task))
 
 

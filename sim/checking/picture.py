@@ -89,6 +89,9 @@ class Picture:
         """Attempts that were committed in the dark: §11 promises nothing of them."""
         self.copied: dict[AttemptId, None] = {}
         """Attempts that the copy which was put back last lists as not free."""
+        self.retold: dict[AttemptId, None] = {}
+        """Attempts of an unmarked copy that may stand in a document which was stamped in the dark: who
+        hears that one late starts what he has ended and forgotten."""
         self.forget_rows()
 
     def forget_rows(self) -> None:
@@ -210,6 +213,10 @@ class Picture:
 
     def _put_document(self, row: DocumentRow, done: Commit) -> None:
         self.documents[row.device] = (row.epoch, row.number)
+        if self.dark:
+            rows = [self.attempts[key] for key in self.copied if key in self.attempts]
+            held = [a for a in rows if a.device == row.device and a.state is not AttemptState.FREE]
+            self.retold |= {AttemptId(a.task, a.attempt): None for a in held}
 
     def _put_fact(self, row: FleetRow, done: Commit) -> None:
         if row.value != self.facts.get(row.name):

@@ -65,7 +65,8 @@ class StartsOnce(Checker):
         count = self.seen.starts[key]
         if self.judge.outside(self.invariant, run.device):
             self._outside[key] = None
-        if count < 2 or key in self.seen.obscure or self.seen.began_anew(run):
+        seen = self.seen
+        if count < 2 or key in seen.obscure or key in seen.retold or seen.began_anew(run):
             return
         what = f"{run.task} {run.attempt} starts for the {count}. time, on {run.device}"
         self.breach(what, run.device, self.seen.given.get(key, ""), excused=key in self._outside)

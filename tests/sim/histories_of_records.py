@@ -284,6 +284,28 @@ def handed_out_again_after_it_was_found_out(b):
     b.assign(number=4)
 
 
+def started_again_after_an_unmarked_copy(b, told):
+    """The copy lists what has ended since; its leader stamps a document, or does not, and is found out."""
+    b.one_run(end=False)
+    copy = tuple(b.rows.values())
+    b.ended()
+    b.saw(seen.DatabaseRestored, copy, False)
+    if told:
+        b.commit(DocumentRow("d0", 9, 4), epoch=9)
+    b.commit(FleetRow("restored_epoch", "10"), epoch=10)
+    b.began(only_one=False)
+
+
+@passes("I15")
+def started_again_by_a_document_that_a_copy_stamped(b):
+    started_again_after_an_unmarked_copy(b, told=True)
+
+
+@breaks("I15")
+def started_again_though_the_copy_told_nothing(b):
+    started_again_after_an_unmarked_copy(b, told=False)
+
+
 def document(device, number):
     entry = AssignedAttempt("j1.0", number, "process", ("true",))
     return Assignments(Revision(7, 1), (entry,))
