@@ -7,9 +7,8 @@ the broker past its successors and past a reconnect, because the protocol promis
 all three from any broker. A QoS 1 packet that TCP can't deliver costs its connection.
 Each end gives up a silent connection: the broker by its keep-alive, the client by its own.
 Cuts and standstills hold for a place, so that two clones of one client are told apart.
-It refuses to know what a message means.
-Rejected: loss of QoS 1 on a living connection (TCP does not do that; a lost connection,
-a restarted broker and a dead receiver lose it here as they do outside).
+It refuses to know what a message means. Rejected: loss of QoS 1 on a living
+connection (TCP does not do that; a lost connection, a restarted broker and a dead receiver do).
 """
 
 from __future__ import annotations
