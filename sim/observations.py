@@ -126,6 +126,8 @@ class Shown(Observation):
     """How often the device beats."""
     hearing_ms: int = 0
     """Since when the one who shows it hears and counts silence; 0: it does not, and claims nothing."""
+    by: str = ""
+    """Client id of the one who shows it."""
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ class Sampler:
         periods = core.ledger.fleet.periods_ms()
         for view in page.items:
             period_ms = int(periods[core.ledger.fleet.index[view.id]])
-            saw(Shown(now_ms, view.id, view.state, view.session, period_ms, hearing_ms))
+            saw(Shown(now_ms, view.id, view.state, view.session, period_ms, hearing_ms, leader.client))
 
     def _stands(self, client: str) -> bool:
         """Whether its connection stands: who is cut off claims nothing."""

@@ -45,14 +45,16 @@ class ShownIsSo(Checker):
     channels = (Heartbeat.channel, Status.channel)
 
     def hears(self) -> dict[type[Observation], Heard]:
-        self._spoke: dict[str, dict[int, tuple[int, int]]] = {}
-        """Device -> its sessions -> when a birth and when a heartbeat of it last reached a controller."""
+        self._spoke: dict[tuple[str, str], dict[int, tuple[int, int]]] = {}
+        """(Controller, device) -> its sessions -> when a birth and when a heartbeat of it last arrived
+        there. What a deposed leader still hears is nothing to its successor."""
         return {Delivered: self._delivered, Shown: self._shown}
 
     def _delivered(self, delivery: Delivered) -> None:
         if not delivery.received or not delivery.topic.endswith(("/heartbeat", "/status")):
             return
         device = delivery.topic.split("/")[3]
+        place = (delivery.client, device)
         if device == topics.CONTROLLER or not delivery.client.startswith(topics.CONTROLLER):
             return
         try:
@@ -60,14 +62,14 @@ class ShownIsSo(Checker):
         except RemoteGarbage:
             return
         if isinstance(message, Heartbeat):
-            born_ms, _ = self._times(device, message.session)
-            self._spoke[device][message.session] = (born_ms, delivery.at_ms)
+            born_ms, _ = self._times(place, message.session)
+            self._spoke[place][message.session] = (born_ms, delivery.at_ms)
         elif isinstance(message, Status) and message.online:
-            _, beat_ms = self._times(device, message.session)
-            self._spoke[device][message.session] = (delivery.at_ms, beat_ms)
+            _, beat_ms = self._times(place, message.session)
+            self._spoke[place][message.session] = (delivery.at_ms, beat_ms)
 
-    def _times(self, device: str, session: int) -> tuple[int, int]:
-        sessions = self._spoke.setdefault(device, {})
+    def _times(self, place: tuple[str, str], session: int) -> tuple[int, int]:
+        sessions = self._spoke.setdefault(place, {})
         if session not in sessions and len(sessions) >= SESSIONS_KEPT:
             del sessions[min(sessions, key=lambda s: max(sessions[s]))]
         return sessions.get(session, NEVER)
@@ -76,7 +78,7 @@ class ShownIsSo(Checker):
         limit_ms = int(shown.period_ms * SUSPECT_HEARTBEATS) + SWEEP_MS
         if shown.state != "online" or not shown.hearing_ms or shown.at_ms - shown.hearing_ms <= limit_ms:
             return
-        device, sessions = shown.device, self._spoke.get(shown.device, {})
+        device, sessions = shown.device, self._spoke.get((shown.by, shown.device), {})
         highest = max((s for s, times in sessions.items() if max(times) >= shown.hearing_ms), default=0)
         if (known := self.seen.devices.get(device)) is not None:
             highest = max(highest, known.session)
@@ -95,13 +97,15 @@ class ShownIsSo(Checker):
 
     def on_restored(self, copy: DatabaseRestored) -> None:
         """The copy knows of no later session; that one spoke is no reason any more."""
-        for device in self._spoke:
+        for _, device in list(self._spoke):
             self._forget(device)
 
     def _forget(self, device: str) -> None:
         """When it was heard is still so, whatever its number was; 0 is below every session."""
-        beat_ms = max((beat for _, beat in self._spoke.get(device, {}).values()), default=0)
-        self._spoke[device] = {0: (0, beat_ms)}
+        for place in self._spoke:
+            if place[1] == device:
+                beat_ms = max((beat for _, beat in self._spoke[place].values()), default=0)
+                self._spoke[place] = {0: (0, beat_ms)}
 
 
 class Settling(Checker):

@@ -93,7 +93,7 @@ def an_end_before_the_end(b):
 
 
 def shown(b, session=5, hearing_ms=1, state="online"):
-    b.saw(seen.Shown, "d0", state, session, 10_000, hearing_ms)
+    b.saw(seen.Shown, "d0", state, session, 10_000, hearing_ms, CONTROLLER)
 
 
 def born(b, session=5):
