@@ -89,9 +89,8 @@ class Sampler:
             return
         now_ms, saw = self.world.now_ms, self.world.checkers.saw
         hearing_ms = 0
-        if (
-            self._stands(leader.client) and not leader.behind
-        ):  # what waited behind a commit is newer than its stamp
+        # What waited behind a commit is newer than its stamp.
+        if self._stands(leader.client) and not leader.behind:
             hearing_ms = max(core.ledger.fleet.forgiven_ms, leader.late_ms)
         page = core.pictures.devices("", "", PAGE, now_ms)
         assert isinstance(page, DevicesView)

@@ -1,14 +1,18 @@
-"""The bench of the link contract: every implementation on both event loops, and a scripted peer."""
+"""Benches of contracts: every store; every link on both event loops, and a scripted peer."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 
+from controller.store.base import Store
+from controller.store.memory import MemoryStore
+from controller.store.sqlite import SqliteStore
 from live.link import Link, LinkHandlers, LinkOptions
 from live.links import LINKS
 
@@ -16,6 +20,20 @@ try:
     import uvloop
 except ImportError:
     uvloop = None
+
+STORES: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda folder: MemoryStore(),
+    "sqlite": lambda folder: SqliteStore(folder / "fleet.db"),
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = STORES[request.param](tmp_path)
+    made.open()
+    with closing(made):
+        yield made
+
 
 LOOPS = ["asyncio", "uvloop"]
 DEADLINE_S = 10.0

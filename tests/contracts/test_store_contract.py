@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +30,6 @@ from controller.store.base import (
     TokenRow,
 )
 from controller.store.memory import MemoryStore
-from controller.store.sqlite import SqliteStore
 from protocol.errors import LocalMistake
 from protocol.limits import SESSION_MAX
 from protocol.resources import Resources
@@ -41,18 +37,6 @@ from protocol.tasks import Guarantee, JobKind, TaskState
 
 WALL_MS = 1_700_000_000_000
 DECADE_MS = 315_360_000_000
-STORES: dict[str, Callable[[Path], Store]] = {
-    "memory": lambda folder: MemoryStore(),
-    "sqlite": lambda folder: SqliteStore(folder / "fleet.db"),
-}
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = STORES[request.param](tmp_path)
-    made.open()
-    with closing(made):
-        yield made
 
 
 def leading(store: Store, wall_ms: int = WALL_MS) -> int:

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 
 from controller.core.leadership import Led, Takeover
 from controller.core.records import FleetRow
 from controller.store.base import RESTORED, Fenced, Store
-from controller.store.memory import MemoryStore
-from controller.store.sqlite import SqliteStore
 from protocol.limits import LEADER_GAP_MS
 
 WALL_MS = 1_700_000_000_000
-STORES: dict[str, Callable[[Path], Store]] = {
-    "memory": lambda folder: MemoryStore(),
-    "sqlite": lambda folder: SqliteStore(folder / "fleet.db"),
-}
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = STORES[request.param](tmp_path)
-    made.open()
-    with closing(made):
-        yield made
 
 
 def leading(store: Store, wall_ms: int = WALL_MS) -> int:

@@ -66,7 +66,7 @@ def disturb(fleet: LiveFleet, recorder: Recorder) -> None:
     fleet.until(services[0], 30, state="cancelled")
     for task in batch:
         wait_for(lambda t=task: fleet.task(t)["state"] == "succeeded", 60, "batch work ends")
-    time.sleep(1)
+    time.sleep(1)  # the recorder looks on for a while at a fleet to which nothing happens
 
 
 def answers(fleet: LiveFleet) -> bool:
