@@ -45,8 +45,15 @@ def moment_or_none(wall_ms: int) -> str | None:
 
 
 def resources_shape(amounts: Resources) -> ResourcesShape:
-    cpu_milli, memory_mib, disk_mib, gpu_milli = amounts
-    return ResourcesShape(cpu_milli=cpu_milli, memory_mib=memory_mib, disk_mib=disk_mib, gpu_milli=gpu_milli)
+    return ResourcesShape(
+        cpu_milli=amounts.cpu_milli,
+        memory_mib=amounts.memory_mib,
+        disk_mib=amounts.disk_mib,
+        gpu_milli=amounts.gpu_milli,
+        up_kbit_s=amounts.up_kbit_s,
+        down_kbit_s=amounts.down_kbit_s,
+        slots=amounts.slots,
+    )
 
 
 def spec_shape(spec: TaskSpec) -> TaskSpecShape:

@@ -16,6 +16,9 @@ class ResourcesShape(TypedDict):
     memory_mib: int
     disk_mib: int
     gpu_milli: int
+    up_kbit_s: int
+    down_kbit_s: int
+    slots: int
 
 
 class ConstraintShape(TypedDict):

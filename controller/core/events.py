@@ -6,13 +6,13 @@ Requests carry a number that their `Reply` repeats, and the actor for the audit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
-from controller.core.records import TaskSpec
+from controller.core.records import JobRules, TaskSpec
 from protocol.core import Event
 from protocol.messages import Heartbeat
 from protocol.tasks import Guarantee, JobKind
@@ -96,6 +96,7 @@ class JobSubmitted(Event):
     actor: str
     idempotency_key: str = ""
     fingerprint: str = ""
+    rules: JobRules = field(default_factory=JobRules)
 
 
 @dataclass(slots=True)

@@ -32,6 +32,26 @@ class Constraint:
 
 
 @dataclass(slots=True)
+class Affinity:
+    """A wish: devices where the condition holds are better (weight > 0) or worse. -100…100."""
+
+    attribute: str
+    operator: str
+    value: str
+    weight: int
+
+
+@dataclass(slots=True)
+class Spread:
+    """A wish: the job's tasks in these shares over the values of an attribute; even without targets."""
+
+    attribute: str
+    weight: int = 50
+    targets: tuple[tuple[str, int], ...] = ()
+    """(value, percent); what they leave of 100 goes to all other values together."""
+
+
+@dataclass(slots=True)
 class TaskSpec:
     """What each task of a job runs and needs. Durations in ms, 0 = none."""
 
@@ -42,6 +62,47 @@ class TaskSpec:
     constraints: tuple[Constraint, ...] = ()
     timeout_ms: int = 0
     stop_grace_ms: int = 5_000
+    extras: dict[str, int] = field(default_factory=dict)
+    """Amounts of site-defined resources."""
+    models: tuple[str, ...] = ()
+    """Accelerator models that will do; empty: any."""
+    reference_cpu: bool = False
+    """`cpu_milli` counts thousandths of the reference core: a faster device gives fewer of its own."""
+    affinities: tuple[Affinity, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+    tolerations: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Dependency:
+    """Tasks wait until another job is over: `succeeded`, or `ended` however."""
+
+    job: str
+    until: str = "succeeded"
+
+
+@dataclass(slots=True)
+class JobRules:
+    """How a job is treated, beside what its tasks need."""
+
+    policy: str = ""
+    """Name of a placement policy; empty: the fleet's."""
+    owner: str = ""
+    """Whose share of the fleet it counts to; empty: its actor's."""
+    gang: bool = False
+    """All of its tasks are placed together, or none."""
+    parallel_max: int = 0
+    """So many of its tasks at most are out at a time; 0: no bound."""
+    depends_on: tuple[Dependency, ...] = ()
+    on_return: str = "newest"
+    """Which run of an `at_least_one` task stays when a lost device comes back."""
+    schedule: str = ""
+    zone: str = "UTC"
+    overlap: bool = False
+    missed: str = "skip"
+    """Fires that passed unseen: `skip`, `once`, `all`."""
+    parent: str = ""
+    """The cron job that made it."""
 
 
 class JobState(StrEnum):
@@ -75,6 +136,7 @@ class JobRow:
     actor: str
     idempotency_key: str = ""
     fingerprint: str = ""
+    rules: JobRules = field(default_factory=JobRules)
 
 
 @dataclass(slots=True)
@@ -128,6 +190,8 @@ class AttemptRow:
     created_at: int
     started_at: int
     ended_at: int
+    given: str = ""
+    """What of its device is its own, where the job's demand alone doesn't tell: see `shares`."""
 
 
 @dataclass(slots=True)
@@ -157,6 +221,14 @@ class DeviceRow:
     settings_number: int
     created_at: int
     limits: str = ""
+    accelerators: tuple[tuple[str, str, int], ...] = ()
+    """(name, model, milli)."""
+    extras: dict[str, int] = field(default_factory=dict)
+    core_speed_milli: int = 1_000
+    taints: tuple[str, ...] = ()
+    """`key=value:effect`, set by operators."""
+    doubt: str = ""
+    """Why it is in quarantine, when not for a second identity."""
 
 
 @dataclass(slots=True)
