@@ -6,11 +6,10 @@ and looks again only when a device may have become able to take something.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from controller.core.conditions import ATTRIBUTES, OPERATORS, test_of
 from controller.core.fleet import ONLINE, Flags
 from controller.core.ledger import Job, Ledger, Task
-from controller.core.records import Constraint, DeviceRow
+from controller.core.records import Constraint
 from controller.core.tasks import Tasks
 from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
 from controller.scheduler.explain import explain
@@ -18,6 +17,8 @@ from controller.scheduler.pick import NO_DEVICE, Picker, reserve
 from controller.scheduler.view import Demand, View
 from protocol.limits import DOCUMENT_ATTEMPTS_MAX, PAYLOAD_BYTES_MAX
 from protocol.tasks import TaskState
+
+__all__ = ["ATTRIBUTES", "OPERATORS", "Placement"]
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
@@ -174,50 +175,3 @@ class Placement:
             seconds = (self.not_before_ms - now_ms) / 1000
             return f"nothing is placed for {seconds:.0f} s: the database may be older than the fleet"
         return ""
-
-
-# ----------------------------------------------------------------- constraints
-
-ATTRIBUTES = ("device", "profile", "runtime", "site", "version", "containment")
-"""What a constraint may look at, beside `label.<name>`."""
-OPERATORS = ("=", "!=", "in", "not_in", "exists", "<", "<=", ">", ">=")
-
-
-def values_of(record: DeviceRow, attribute: str) -> tuple[str, ...]:
-    """The device's values of an attribute; none when it does not have it."""
-    if attribute == "runtime":
-        return record.runtimes
-    if attribute == "site":
-        return (record.labels.get("site", ""),)
-    if attribute.startswith("label."):
-        name = attribute.removeprefix("label.")
-        return (record.labels[name],) if name in record.labels else ()
-    return ({"device": record.device, "profile": record.profile, "version": record.version}.get(
-        attribute, record.containment
-    ),)  # fmt: skip
-
-
-def test_of(constraint: Constraint) -> Callable[[DeviceRow], bool]:
-    """The constraint as a question to one device. `!=` and `not_in` hold where the attribute is absent."""
-    attribute, operator, value = constraint.attribute, constraint.operator, constraint.value
-    wanted = (
-        frozenset(v.strip() for v in value.split(","))
-        if operator in ("in", "not_in")
-        else frozenset((value,))
-    )
-    if operator in ("=", "in"):
-        return lambda r: any(v in wanted for v in values_of(r, attribute))
-    if operator in ("!=", "not_in"):
-        return lambda r: all(v not in wanted for v in values_of(r, attribute))
-    if operator == "exists":
-        return lambda r: bool(values_of(r, attribute))
-    return lambda r: any(compare(v, operator, value) for v in values_of(r, attribute))
-
-
-def compare(left: str, operator: str, right: str) -> bool:
-    """Numbers by size; where either is no number, nothing is smaller or larger."""
-    try:
-        a, b = float(left), float(right)
-    except ValueError:
-        return False
-    return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator]
