@@ -150,7 +150,8 @@ def _capacity_of_profile(name: str) -> Resources:
     from firmware_profiles import ProfileError, load
 
     try:
-        has = load(name).capacity.resources()
+        has = load(name).resources()
     except ProfileError as error:
         raise SettingsError(str(error)) from None
-    return Resources(has.cpu_milli or 1_000, has.memory_mib or 512, has.disk_mib or 4_096, has.gpu_milli)
+    small = (has.cpu_milli or 1_000, has.memory_mib or 512, has.disk_mib or 4_096)
+    return Resources(*small, *has[3:])

@@ -19,6 +19,7 @@ from firmware_profiles.schema import (
     Presence,
     Profile,
     ProfileError,
+    Room,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Presence",
     "Profile",
     "ProfileError",
+    "Room",
     "load",
     "load_file",
     "names",

@@ -210,7 +210,7 @@ def build(plan: Plan, storage: Storage) -> World:
 
 def _add(world: World, planned: PlannedDevice) -> None:
     profile = firmware_profiles.load(planned.profile)
-    room = SERVER if profile.capacity.measured else profile.capacity.resources()
+    room = SERVER if profile.capacity.measured else profile.resources()
     device = world.add_device(planned.name, room)
     device.profile, device.heartbeat_ms = profile.name, profile.presence.heartbeat_ms
     device.containment = planned.containment

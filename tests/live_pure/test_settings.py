@@ -83,7 +83,7 @@ def test_every_type_is_read_from_a_file_and_from_text(tmp_path):
         "FM_ODD_FOLDER": "/srv",
         "FM_ODD_MAYBE": "3",
     }
-    wanted = Odd(True, ("a", "b"), {"x": "1"}, Colour.GREEN, Path("/srv"), 3)
+    wanted = Odd(True, ("a", "b"), {"x": "1"}, {}, Colour.GREEN, Path("/srv"), 3)
     assert load_settings(Whole, file=file).value.odd == wanted
     assert load_settings(Whole, env=text).value.odd == wanted
 
