@@ -9,7 +9,7 @@ Loads here only grow, so what a queue remembers is never too large, and is corre
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from controller.scheduler.view import Flags, Floats, Ints
 Allowed = Callable[[int], Flags]
 """Group of tasks -> the devices that pass its constraints."""
 
-NOWHERE = -1
-_TRIES = 8
-"""Devices asked one by one before all are asked at once; about what that costs."""
+NOWHERE, _LOST = -1, -2
+_TRIES = 16
+"""Steps one by one before all devices are asked at once; about what that costs."""
 _CHUNK = 128
 """Devices that a queue takes over at a time: most are never asked."""
 
@@ -30,35 +30,51 @@ class _Queue:
     """Devices by load, the least loaded first; equal ones by row. `rows` is ordered so already."""
 
     def __init__(self, rows: Ints, initial: Floats) -> None:
-        self.rows, self.initial, self.at = rows, initial, 0
         self.heap: list[tuple[float, int]] = []
+        self._rows, self._initial, self._at = rows, initial, 0
+        self._next = (-1.0, NOWHERE)
+        self._take_over()
 
-    def pop(self) -> tuple[float, int] | None:
-        """The least loaded, as far as is known here."""
-        while self.at < self.rows.size and not (
-            self.heap and self.heap[0] < (self.initial[self.at], self.rows[self.at])
-        ):
-            chunk = slice(self.at, self.at + _CHUNK)
-            self.heap += zip(self.initial[chunk].tolist(), self.rows[chunk].tolist(), strict=True)
-            self.at += _CHUNK
-            heapify(self.heap)
-        return heappop(self.heap) if self.heap else None
+    def _take_over(self) -> None:
+        chunk = slice(self._at, self._at + _CHUNK)
+        self.heap += zip(self._initial[chunk].tolist(), self._rows[chunk].tolist(), strict=True)
+        heapify(self.heap)
+        self._at = at = min(self._rows.size, self._at + _CHUNK)
+        self._next = (np.inf, 0) if at == self._rows.size else (float(self._initial[at]), int(self._rows[at]))
+
+    def first(self, load: list[float]) -> int:
+        """The least loaded, or `NOWHERE`; it stays in the queue. `_LOST`: not found in a few steps."""
+        heap = self.heap
+        for _ in range(_TRIES):
+            if self._next[0] < np.inf and (not heap or self._next < heap[0]):
+                self._take_over()
+            elif not heap:
+                return NOWHERE
+            else:
+                known, row = heap[0]
+                if load[row] == known:
+                    return row
+                heapreplace(heap, (load[row], row))
+        return _LOST
 
 
 class Receivers:
-    """Devices that take tasks until their room is used up. `room`: per resource, what may still come."""
+    """Devices that take tasks until they are at their ceiling. `limits`: per resource, what it may hold."""
 
-    def __init__(self, shifts: Shifts, takes: Flags, room: list[Ints], allowed: Allowed) -> None:
+    def __init__(self, shifts: Shifts, takes: Flags, limits: list[Ints], allowed: Allowed) -> None:
         self._shifts, self._takes, self._allowed = shifts, takes, allowed
-        self._room = room
-        self._left: list[list[int]] = [column.tolist() for column in room]
+        self._limits: list[list[int]] = [column.tolist() for column in limits]
         self._load = shifts.loads()
+        self._room = [limit - now for limit, now in zip(limits, shifts.columns(), strict=True)]
+        self._behind: list[int] = []
+        """Rows of `_room` and `_load` that are not what they were; brought up to date when read."""
         self._by_load = np.argsort(self._load, kind="stable")
         self._queues: dict[bytes, _Queue] = {}
         self._of_group: dict[int, tuple[Flags, _Queue]] = {}
 
     def most(self) -> list[int]:
         """Per resource the largest room anywhere: what is above it fits nowhere."""
+        self._catch_up()
         return [int(column[self._takes].max(initial=0)) for column in self._room]
 
     def find(self, group: int, needs: Needs) -> int:
@@ -66,31 +82,25 @@ class Receivers:
         if group not in self._of_group:
             self._of_group[group] = self._open(group)
         able, queue = self._of_group[group]
-        load, left, aside, found = self._shifts.load, self._left, [], NOWHERE
+        load, reserved, limits = self._shifts.load, self._shifts.reserved, self._limits
+        aside: list[tuple[float, int]] = []
         while len(aside) < _TRIES:
-            entry = queue.pop()
-            if entry is None:
+            row = queue.first(load)
+            if row < 0:
                 break
-            row = entry[1]
-            if load[row] != entry[0]:
-                heappush(queue.heap, (load[row], row))
-                continue
-            aside.append(entry)
-            if all([left[r][row] >= amount for r, amount in needs]):
-                found = row
+            for r, amount in needs:
+                if reserved[r][row] + amount > limits[r][row]:
+                    aside.append(heappop(queue.heap))
+                    break
+            else:
                 break
         for entry in aside:
             heappush(queue.heap, entry)
-        if found == NOWHERE and len(aside) == _TRIES:
-            return self._scan(able, needs)
-        return found
+        return self._scan(able, needs) if row == _LOST or len(aside) == _TRIES else row
 
-    def take(self, row: int, needs: Needs) -> None:
-        """Uses up its room; told after the shift, when the device's load is the new one."""
-        self._load[row] = self._shifts.load[row]
-        for r, amount in needs:
-            self._left[r][row] -= amount
-            self._room[r][row] -= amount
+    def took(self, row: int) -> None:
+        """Told after each move."""
+        self._behind.append(row)
 
     def _open(self, group: int) -> tuple[Flags, _Queue]:
         """Groups that allow the same devices share one queue."""
@@ -101,11 +111,17 @@ class Receivers:
             self._queues[key] = _Queue(rows, self._load[rows])
         return able, self._queues[key]
 
+    def _catch_up(self) -> None:
+        for row in self._behind:
+            self._load[row] = self._shifts.load[row]
+            for room, limit, now in zip(self._room, self._limits, self._shifts.reserved, strict=True):
+                room[row] = limit[row] - now[row]
+        self._behind.clear()
+
     def _scan(self, able: Flags, needs: Needs) -> int:
+        self._catch_up()
         fits = able
         for r, amount in needs:
             fits = fits & (self._room[r] >= amount)
         rows = np.flatnonzero(fits)
-        if not rows.size:
-            return NOWHERE
-        return int(rows[np.argmin(self._load[rows])])
+        return int(rows[np.argmin(self._load[rows])]) if rows.size else NOWHERE

@@ -21,6 +21,7 @@ import numpy as np
 from controller.scheduler import leaving
 from controller.scheduler.arriving import NOWHERE, Allowed, Receivers
 from controller.scheduler.imbalance import COUNTED, Devices, Imbalance, Placed, ceilings, imbalance
+from controller.scheduler.levelling import settled
 from controller.scheduler.pressing import press
 from controller.scheduler.shifts import Move, Shifts
 from controller.scheduler.view import Ints
@@ -83,9 +84,11 @@ def rebalance(
     before = imbalance(shifts.loads()[shifts.part])
     if _most(shifts) <= aims.trigger * before.mean:
         return BalancePlan([], before, before, True)
+    ceiling = settled(shifts, aims.goal)
     for _ in range(_STAGES):
-        if not _stage(shifts, allowed, aims):
+        if not _stage(shifts, allowed, aims, ceiling):
             break
+        ceiling = aims.goal * shifts.mean
     press(shifts, allowed, aims.goal, aims.moves_max, aims.gain_min)
     after = imbalance(shifts.loads()[shifts.part])
     return BalancePlan(shifts.moves, before, after, _most(shifts) <= aims.goal * after.mean * (1 + 1e-6))
@@ -103,8 +106,7 @@ def drain(
     before = imbalance(shifts.loads()[shifts.part])
     gone = np.zeros(devices.gives.size, np.bool_)
     gone[rows] = True
-    room = [c - r for c, r in zip(devices.capacity, devices.reserved, strict=True)]
-    receivers = Receivers(shifts, devices.receives & ~gone, room, allowed)
+    receivers = Receivers(shifts, devices.receives & ~gone, devices.capacity, allowed)
     held = gone[tasks.row]
     moving = _largest_first(shifts, np.flatnonzero(held & tasks.movable))
     homeless = _carry(shifts, receivers, moving, -np.inf)
@@ -118,13 +120,14 @@ def _most(shifts: Shifts) -> float:
     return float(shifts.loads()[shifts.devices.gives].max(initial=0.0))
 
 
-def _stage(shifts: Shifts, allowed: Allowed, aims: Aims) -> bool:
-    """Moves from above the goal, as it is now, to below it. Whether anything moved."""
+def _stage(shifts: Shifts, allowed: Allowed, aims: Aims, ceiling: float) -> bool:
+    """Moves from devices above this load to devices that stay below it. Whether anything moved."""
     devices, tasks, begin = shifts.devices, shifts.tasks, len(shifts.moves)
-    limits = ceilings(devices.capacity, min(1.0, aims.goal * shifts.mean), shifts.counted)
-    room = [limit - now for limit, now in zip(limits, shifts.columns(), strict=True)]
-    over = np.logical_or.reduce([room[r] < 0 for r in shifts.counted])
-    receivers = Receivers(shifts, devices.receives & ~over, room, allowed)
+    limits = ceilings(devices.capacity, min(1.0, ceiling), shifts.counted)
+    now, over = shifts.columns(), np.zeros(devices.gives.size, np.bool_)
+    for r in shifts.counted:
+        over |= now[r] > limits[r]
+    receivers = Receivers(shifts, devices.receives & ~over, limits, allowed)
     free = tasks.movable & ~shifts.moved & (over & devices.gives)[tasks.row]
     failures = 0
     while failures < _FAILURES_MAX:
@@ -159,15 +162,14 @@ def _largest_first(shifts: Shifts, moving: Ints) -> Ints:
 
 def _carry(shifts: Shifts, receivers: Receivers, moving: Ints, gain_min: float) -> list[int]:
     """Moves what finds a place that is worth it; the others are returned."""
-    failed = []
-    cost, group = shifts.tasks.cost, shifts.tasks.group
-    for task in moving.tolist():
-        needs = shifts.needs(task)
-        target = receivers.find(int(group[task]), needs)
-        if target == NOWHERE or not shifts.move(task, target, needs, gain_min * (1.0 + float(cost[task]))):
-            failed.append(task)
+    failed, tasks = [], shifts.tasks
+    least = gain_min * (1.0 + tasks.cost[moving])
+    columns = (moving, tasks.row[moving], tasks.group[moving], least)
+    facts = zip(*[column.tolist() for column in columns], shifts.needs(moving), strict=True)
+    for task, source, group, worth, needs in facts:
+        target = receivers.find(group, needs)
+        if target != NOWHERE and shifts.move(task, source, target, needs, worth):
+            receivers.took(target)
         else:
-            receivers.take(target, needs)
+            failed.append(task)
     return failed
-
-

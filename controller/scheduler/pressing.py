@@ -25,7 +25,11 @@ def press(shifts: Shifts, allowed: Allowed, goal: float, moves_max: int, gain_mi
     for _ in range(_TRIES_MAX):
         load = np.where(givers & ~stuck, shifts.loads(), -1.0)
         worst = int(load.argmax()) if load.size else NOWHERE
-        if worst == NOWHERE or load[worst] <= goal * shifts.mean * (1 + 1e-6) or len(shifts.moves) >= moves_max:
+        if (
+            worst == NOWHERE
+            or load[worst] <= goal * shifts.mean * (1 + 1e-6)
+            or len(shifts.moves) >= moves_max
+        ):
             return
         if _relieve(shifts, allowed, worst, gain_min):
             stuck[:] = False
@@ -38,19 +42,18 @@ def _relieve(shifts: Shifts, allowed: Allowed, worst: int, gain_min: float) -> b
     tasks, now = shifts.tasks, shifts.columns()
     mine = np.flatnonzero((tasks.row == worst) & tasks.movable & ~shifts.moved)
     options = []
-    for task in mine.tolist():
-        needs = shifts.needs(task)
+    for task, needs in zip(mine.tolist(), shifts.needs(mine), strict=True):
         able = shifts.devices.receives & allowed(int(tasks.group[task]))
         after = _after(shifts, now, needs)
         after[~_fits(shifts, now, needs, able)] = np.inf
         after[worst] = np.inf
         target = int(after.argmin())
-        left = _left(shifts, worst, needs)
+        left = shifts.load_with(worst, dict(needs), -1)
         larger = max(float(after[target]), left)
         if larger < shifts.load[worst] - _SAME:
-            options.append((larger, float(tasks.cost[task]), task, target))
-    for _, cost, task, target in sorted(options):
-        if shifts.move(task, target, shifts.needs(task), gain_min * (1.0 + cost)):
+            options.append((larger, float(tasks.cost[task]), task, target, needs))
+    for _, cost, task, target, needs in sorted(options):
+        if shifts.move(task, worst, target, needs, gain_min * (1.0 + cost)):
             return True
     return False
 
@@ -68,10 +71,3 @@ def _after(shifts: Shifts, now: list[Ints], needs: Needs) -> Floats:
         share = (now[r] + wants.get(r, 0)) / np.maximum(shifts.devices.capacity[r], 1)
         np.maximum(result, share, out=result)
     return result
-
-
-def _left(shifts: Shifts, row: int, needs: Needs) -> float:
-    wants, capacity = dict(needs), shifts.devices.capacity
-    return max(
-        (shifts.reserved[r][row] - wants.get(r, 0)) / max(1, int(capacity[r][row])) for r in shifts.counted
-    )

@@ -40,12 +40,17 @@ class Shifts:
     """Reservations and loads, changed move by move. Devices that take no part have load 0 here."""
 
     def __init__(self, devices: Devices, tasks: Placed, counted: tuple[int, ...]) -> None:
-        self.devices, self.tasks, self.counted = devices, tasks, counted
+        self.devices, self.tasks = devices, tasks
+        spoken = [r for r, amounts in enumerate(tasks.amounts) if amounts.any()]
+        self._asked = tuple(spoken)
+        self.counted = tuple(r for r in counted if r in spoken or devices.reserved[r].any())
+        """What nobody asks for and nobody holds is no load, whatever counts."""
         self.part = devices.receives | devices.gives
-        load = np.where(self.part, loads(devices.capacity, devices.reserved, counted), 0.0)
+        load = np.where(self.part, loads(devices.capacity, devices.reserved, self.counted), 0.0)
         self.load: list[float] = load.tolist()
         self.reserved: list[list[int]] = [column.tolist() for column in devices.reserved]
-        self._size: list[list[int]] = [np.maximum(c, 1).tolist() for c in devices.capacity]
+        self._size = {r: np.maximum(devices.capacity[r], 1).tolist() for r in self.counted}
+        self._weighs: list[bool] = self.part.tolist()
         self._count = max(1, int(self.part.sum()))
         self._sum, self._squares = float(load.sum()), float(load @ load)
         self.moves: list[Move] = []
@@ -56,10 +61,10 @@ class Shifts:
         """The mean load of the devices that take part."""
         return self._sum / self._count
 
-    def needs(self, task: int) -> Needs:
-        """What this task needs."""
-        amounts = [(r, int(column[task])) for r, column in enumerate(self.tasks.amounts)]
-        return [(r, amount) for r, amount in amounts if amount]
+    def needs(self, tasks: Ints) -> list[Needs]:
+        """What each of these tasks needs."""
+        amounts = zip(*[self.tasks.amounts[r][tasks].tolist() for r in self._asked], strict=True)
+        return [[(r, n) for r, n in zip(self._asked, row, strict=True) if n] for row in amounts]
 
     def columns(self) -> list[Ints]:
         """The reservations as arrays, a copy."""
@@ -69,33 +74,31 @@ class Shifts:
         """The loads as an array, a copy."""
         return np.array(self.load)
 
-    def _load_of(self, row: int) -> float:
-        size, reserved = self._size, self.reserved
-        return max([reserved[r][row] / size[r][row] for r in self.counted], default=0.0)
+    def load_with(self, row: int, wants: dict[int, int], sign: int) -> float:
+        """The load of a device with these amounts more (sign 1) or less (-1)."""
+        most = 0.0
+        for r, size in self._size.items():
+            share = (self.reserved[r][row] + sign * wants.get(r, 0)) / size[row]
+            if share > most:
+                most = share
+        return most
 
-    def _give(self, row: int, needs: Needs, sign: int) -> None:
-        for r, amount in needs:
-            self.reserved[r][row] += sign * amount
-
-    def move(self, task: int, target: int, needs: Needs, gain_min: float) -> bool:
-        """Moves it, or leaves all as it was when the gain is not above 0 or below `gain_min`."""
-        source = int(self.tasks.row[task])
-        had, found = self.load[source], self.load[target]
-        self._give(source, needs, -1)
-        self._give(target, needs, +1)
+    def move(self, task: int, source: int, target: int, needs: Needs, gain_min: float) -> bool:
+        """Moves it, or leaves all as it was when that gains less than `gain_min`."""
+        had, found, wants = self.load[source], self.load[target], dict(needs)
         # Devices that take no part weigh nothing: neither what they lose nor what they get.
-        left = self._load_of(source) if self.part[source] else 0.0
-        holds = self._load_of(target) if self.part[target] else 0.0
+        left = self.load_with(source, wants, -1) if self._weighs[source] else 0.0
+        holds = self.load_with(target, wants, +1) if self._weighs[target] else 0.0
         total = self._sum + (left - had) + (holds - found)
         squares = self._squares + (left * left - had * had) + (holds * holds - found * found)
         gain = (self._squares - self._sum**2 / self._count) - (squares - total**2 / self._count)
         if gain < gain_min:
-            self._give(source, needs, +1)
-            self._give(target, needs, -1)
             return False
+        for r, amount in needs:
+            self.reserved[r][source] -= amount
+            self.reserved[r][target] += amount
         self.load[source], self.load[target] = left, holds
         self._sum, self._squares = total, squares
         self.moved[task] = True
-        cost = float(self.tasks.cost[task])
-        self.moves.append(Move(task, source, target, cost, gain, had, found))
+        self.moves.append(Move(task, source, target, float(self.tasks.cost[task]), gain, had, found))
         return True
