@@ -110,12 +110,14 @@ class JobCancelled(Event):
 
 @dataclass(slots=True)
 class DeviceDecision(Event):
-    """An operator's decision on a device: `cordon`, `uncordon`, `drain`, `add` or `remove`."""
+    """An operator's decision on a device: `cordon`, `uncordon`, `drain`, `add`, `remove`; `taint` and
+    `untaint` with the taint as `value`."""
 
     request: int
     device: str
     verb: str
     actor: str
+    value: str = ""
 
 
 @dataclass(slots=True)

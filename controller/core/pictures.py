@@ -60,7 +60,8 @@ class Pictures:
             record.profile, record.labels, record.runtimes, record.containment, record.limits, record.version,
             capacity, reserved, capacity.minus(reserved), f.used_of(row), int(f.session[row]),
             int(f.held[row]), now_ms - heard if spoke else None,
-            (int(f.doc_epoch[row]), int(f.doc_number[row])), f.granted(row),
+            (int(f.doc_epoch[row]), int(f.doc_number[row])), f.granted(row), record.heartbeat_ms,
+            record.accelerators, record.extras, record.core_speed_milli, record.taints, record.doubt,
         )  # fmt: skip
 
     def fleet_view(self, now_ms: int) -> FleetView:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from protocol.messages import NO_HEALTH, Health
 from protocol.resources import Resources
 
 
@@ -67,6 +68,15 @@ class DeviceView:
     last_heartbeat_ms_ago: int | None
     document: tuple[int, int]
     granted: bool
+    heartbeat_ms: int = 0
+    accelerators: tuple[tuple[str, str, int], ...] = ()
+    """(name, model, milli)."""
+    extras: dict[str, int] = field(default_factory=dict)
+    core_speed_milli: int = 1_000
+    taints: tuple[str, ...] = ()
+    doubt: str = ""
+    """Why it is in quarantine, when not for a second identity."""
+    health: Health = NO_HEALTH
 
 
 @dataclass(slots=True)
