@@ -11,16 +11,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from controller.api.shapes import (
+    AcceleratorShape,
+    AffinityShape,
     AttemptShape,
     ConstraintShape,
+    DependencyShape,
     DeviceShape,
     DocumentShape,
     ExplainShape,
     FilterShape,
+    FitnessShape,
     FleetShape,
     JobShape,
     ResourcesShape,
     ScoreShape,
+    SpreadShape,
     StoryShape,
     TaskCountsShape,
     TaskShape,
@@ -28,6 +33,7 @@ from controller.api.shapes import (
 )
 from controller.core.records import AttemptRow, AuditRow, JobRow, TaskRow, TaskSpec
 from controller.core.views import DeviceView, ExplainView, FleetView
+from protocol.messages import HEALTH_KNOWN, METERED, ON_BATTERY, THROTTLED, UNDERVOLTAGE, Health
 from protocol.resources import Resources
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,6 +74,17 @@ def spec_shape(spec: TaskSpec) -> TaskSpecShape:
         ],
         timeout_ms=spec.timeout_ms,
         stop_grace_ms=spec.stop_grace_ms,
+        accelerator_models=list(spec.models),
+        extras=spec.extras,
+        reference_cpu=spec.reference_cpu,
+        affinities=[
+            AffinityShape(attribute=a.attribute, operator=a.operator, value=a.value, weight=a.weight)
+            for a in spec.affinities
+        ],
+        spreads=[
+            SpreadShape(attribute=s.attribute, weight=s.weight, targets=dict(s.targets)) for s in spec.spreads
+        ],
+        tolerations=list(spec.tolerations),
     )
 
 
@@ -84,6 +101,7 @@ def task_counts_shape(counts: Counts) -> TaskCountsShape:
 
 def job_shape(job: JobRow, counts: Counts) -> JobShape:
     """`counts`: how many of its tasks are in each state."""
+    rules = job.rules
     return JobShape(
         id=job.id,
         name=job.name,
@@ -101,6 +119,17 @@ def job_shape(job: JobRow, counts: Counts) -> JobShape:
         changed=moment(job.changed_at),
         actor=job.actor,
         tasks=task_counts_shape(counts),
+        policy=rules.policy,
+        owner=rules.owner or job.actor,
+        gang=rules.gang,
+        parallel_max=rules.parallel_max,
+        depends_on=[DependencyShape(job=d.job, until=d.until) for d in rules.depends_on],
+        on_return=rules.on_return,
+        schedule=rules.schedule,
+        zone=rules.zone,
+        overlap=rules.overlap,
+        missed=rules.missed,
+        parent=rules.parent,
     )
 
 
@@ -181,6 +210,30 @@ def device_shape(view: DeviceView) -> DeviceShape:
         last_heartbeat_ms_ago=view.last_heartbeat_ms_ago,
         document=DocumentShape(epoch=view.document[0], number=view.document[1]),
         granted=view.granted,
+        heartbeat_ms=view.heartbeat_ms,
+        accelerators=[AcceleratorShape(name=n, model=m, milli=a) for n, m, a in view.accelerators],
+        extras=view.extras,
+        core_speed_milli=view.core_speed_milli,
+        taints=list(view.taints),
+        doubt=view.doubt,
+        health=fitness_shape(view.health),
+    )
+
+
+def fitness_shape(health: Health) -> FitnessShape | None:
+    """Null until the device has said how it fares."""
+    flags = health.flags
+    if not flags & HEALTH_KNOWN:
+        return None
+    return FitnessShape(
+        throttled=bool(flags & THROTTLED),
+        undervoltage=bool(flags & UNDERVOLTAGE),
+        on_battery=bool(flags & ON_BATTERY),
+        metered=bool(flags & METERED),
+        temperature_c=health.temperature_c,
+        battery_percent=health.battery_percent,
+        wear_percent=health.wear_percent,
+        latency_ms=health.latency_ms,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
+from controller.api.bodies import CHOICE
 from controller.api.problems import ERRORS_MAX, BodyFault, HttpProblem, invalid_body
 
 BODY_BYTES_MAX = 1_048_576
@@ -88,7 +89,7 @@ def _fault(item: ErrorDetails, model: type[BaseModel]) -> BodyFault:
 
 def _is_choice_of_union(part: object) -> bool:
     """pydantic puts the tried member of a union into the path: no place of the document."""
-    return isinstance(part, str) and part.startswith(("function-", "tuple[", "constrained-"))
+    return isinstance(part, str) and part.startswith((CHOICE, "function-", "tuple[", "constrained-"))
 
 
 def _escaped(part: str) -> str:

@@ -27,6 +27,16 @@ class ConstraintShape(TypedDict):
     value: str
 
 
+class AffinityShape(ConstraintShape):
+    weight: int
+
+
+class SpreadShape(TypedDict):
+    attribute: str
+    weight: int
+    targets: dict[str, int]
+
+
 class TaskSpecShape(TypedDict):
     runtime: str
     command: list[str]
@@ -35,6 +45,17 @@ class TaskSpecShape(TypedDict):
     constraints: list[ConstraintShape]
     timeout_ms: int
     stop_grace_ms: int
+    accelerator_models: list[str]
+    extras: dict[str, int]
+    reference_cpu: bool
+    affinities: list[AffinityShape]
+    spreads: list[SpreadShape]
+    tolerations: list[str]
+
+
+class DependencyShape(TypedDict):
+    job: str
+    until: str
 
 
 class TaskCountsShape(TypedDict):
@@ -65,6 +86,17 @@ class JobShape(TypedDict):
     changed: str
     actor: str
     tasks: TaskCountsShape
+    policy: str
+    owner: str
+    gang: bool
+    parallel_max: int
+    depends_on: list[DependencyShape]
+    on_return: str
+    schedule: str
+    zone: str
+    overlap: bool
+    missed: str
+    parent: str
 
 
 class TaskShape(TypedDict):
@@ -141,6 +173,25 @@ class DocumentShape(TypedDict):
     number: int
 
 
+class AcceleratorShape(TypedDict):
+    name: str
+    model: str
+    milli: int
+
+
+class FitnessShape(TypedDict):
+    """How a device fares, as it told last; 0 is unknown for wear."""
+
+    throttled: bool
+    undervoltage: bool
+    on_battery: bool
+    metered: bool
+    temperature_c: int
+    battery_percent: int
+    wear_percent: int
+    latency_ms: int
+
+
 class DeviceShape(TypedDict):
     id: str
     state: str
@@ -162,6 +213,13 @@ class DeviceShape(TypedDict):
     last_heartbeat_ms_ago: int | None
     document: DocumentShape
     granted: bool
+    heartbeat_ms: int
+    accelerators: list[AcceleratorShape]
+    extras: dict[str, int]
+    core_speed_milli: int
+    taints: list[str]
+    doubt: str
+    health: FitnessShape | None
 
 
 class AddedDeviceShape(TypedDict):
