@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_agent.core.commands import CommandBook
 from edge_agent.core.connection import Connection, floor_is_attainable
@@ -37,6 +37,7 @@ from edge_agent.core.memory import Memory
 from edge_agent.core.outbox import BYTES_MAX, Outbox
 from edge_agent.core.promises import Promises
 from edge_agent.core.runs import RunBook
+from edge_agent.core.vitals import Vitals
 from protocol import core as words
 from protocol import messages as wire
 from protocol.core import Effect, Event, Note, Publish
@@ -75,6 +76,9 @@ class Equipment:
     heartbeat_ms: int
     containment: str = "strong"
     limits: str = ""
+    accelerators: tuple[wire.Accelerator, ...] = ()
+    extras: dict[str, int] = field(default_factory=dict)
+    core_speed_milli: int = 1_000
 
 
 class Agent:
@@ -100,6 +104,7 @@ class Agent:
         self.promises = Promises(memory)
         self.commands = CommandBook()
         self.departure = Departure()
+        self.vitals = Vitals()
         self.used = wire.Used(0, 0, 0)
         self.counts: dict[str, int] = {}
         """Dropped messages by reason, since the start of this process."""
@@ -138,7 +143,8 @@ class Agent:
         return first
 
     def at_rest(self) -> bool:
-        """Whether nothing goes on but the pulse: all is said, processed, saved and granted."""
+        """Whether nothing goes on but the pulse, one beat like the other: all is said, processed,
+        saved and granted, and there is no health to tell."""
         runs, held = self.runs, self.memory.assignments.revision
         seq, beat_ms = self.heartbeats.latest
         dues = (
@@ -147,7 +153,9 @@ class Agent:
             self.outbox.due_ms(self.connection.up),
             self.promises.due_ms(),
         )
-        if any(due is not None for due in dues) or self.memory.changed or self.departure.leaving:
+        if any(due is not None for due in dues) or self.memory.changed:
+            return False
+        if self.departure.leaving or self.vitals.known:
             return False
         granted = held == wire.NO_REVISION or self.leases.sent_ms == beat_ms
         told = runs.listed and not runs.changed and self.heartbeats.sent.get(seq) == (beat_ms, runs.number)
@@ -192,7 +200,10 @@ class Agent:
         return self.runs.stop_all(now_ms) if event.stop_runs else []
 
     def _sensors_read(self, event: SensorsRead, now_ms: int) -> list[Effect]:
+        """An alarm doesn't wait for the next heartbeat."""
         self.used = event.used
+        if self.vitals.read(event.health) and self.connection.up:
+            self.heartbeats.soon(now_ms)
         return []
 
     # ------------------------------------------------------------ the link
@@ -204,6 +215,7 @@ class Agent:
         self.leases.forget()
         self.runs.begin()
         self.heartbeats.begin(event.session, now_ms)
+        self.vitals.begin()
         self._inventory_number = 1
         effects: list[Effect] = [
             Publish(self.device, self.connection.status(True)),
@@ -257,6 +269,7 @@ class Agent:
             return self._complain("unknown_heartbeat", f"seq {message.seq}", now_ms, "debug")
         sent_ms, runs_named = sent
         self.outbox.pace(now_ms - sent_ms)
+        self.vitals.answered(message.seq, now_ms - sent_ms)
         effects = self._repair(message, runs_named, now_ms)
         held = self.memory.assignments.revision
         if message.granted != wire.NO_REVISION and message.granted == held:
@@ -405,6 +418,9 @@ class Agent:
             containment=mine.containment,
             heartbeat_ms=mine.heartbeat_ms,
             limits=mine.limits,
+            accelerators=mine.accelerators,
+            extras=dict(mine.extras),
+            core_speed_milli=mine.core_speed_milli,
         )
         return Publish(self.device, message)
 
@@ -414,7 +430,8 @@ class Agent:
         return wire.Held(*documents[0], self.runs.number, self._inventory_number, *documents[1])
 
     def _beat(self, now_ms: int) -> list[Effect]:
-        beat = self.heartbeats.beat(self.held(), self.used, now_ms)
+        health = self.vitals.tell(self.heartbeats.next_seq, now_ms)
+        beat = self.heartbeats.beat(self.held(), self.used, now_ms, health)
         return [Publish(self.device, beat), ReadSensors()]
 
     def _depart(self, now_ms: int) -> list[Effect]:
