@@ -102,6 +102,7 @@ def task_counts_shape(counts: Counts) -> TaskCountsShape:
 def job_shape(job: JobRow, counts: Counts) -> JobShape:
     """`counts`: how many of its tasks are in each state."""
     rules = job.rules
+    created = moment(job.created_at)
     return JobShape(
         id=job.id,
         name=job.name,
@@ -115,8 +116,8 @@ def job_shape(job: JobRow, counts: Counts) -> JobShape:
         task=spec_shape(job.spec),
         state=job.state.value,
         desired=job.desired,
-        created=moment(job.created_at),
-        changed=moment(job.changed_at),
+        created=created,
+        changed=created if job.changed_at == job.created_at else moment(job.changed_at),
         actor=job.actor,
         tasks=task_counts_shape(counts),
         policy=rules.policy,

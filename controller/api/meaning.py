@@ -9,6 +9,7 @@ Rejected: pydantic's model validators (one fault per model, and no pointer to it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from controller.api.bodies import ConstraintBody, DependencyBody, JobBody, SpreadBody, TaskBody
 from controller.api.problems import BodyFault
@@ -23,6 +24,7 @@ WHOLE_MILLI = 1_000
 """One accelerator."""
 NO_RULES = JobRules()
 _RULE_FIELDS = frozenset(JobRules.__slots__) & frozenset(JobBody.model_fields)
+_WISHES = frozenset(("extras", "accelerator_models", "reference_cpu", "affinities", "spreads", "tolerations"))
 _Faults = Iterator[BodyFault]
 
 
@@ -32,7 +34,7 @@ _Faults = Iterator[BodyFault]
 def spec_of(task: TaskBody) -> TaskSpec:
     """What each task runs and needs. A list of values is joined by commas."""
     r = task.resources
-    return TaskSpec(
+    spec = TaskSpec(
         runtime=task.runtime,
         command=task.command,
         # Sorted, so that two spellings of one job have one fingerprint.
@@ -40,14 +42,21 @@ def spec_of(task: TaskBody) -> TaskSpec:
         resources=Resources(
             r.cpu_milli, r.memory_mib, r.disk_mib, r.gpu_milli, r.up_kbit_s, r.down_kbit_s, r.slots
         ),
-        constraints=tuple(Constraint(c.attribute, c.operator, c.text()) for c in task.constraints),
+        constraints=tuple([Constraint(c.attribute, c.operator, c.text()) for c in task.constraints]),
         timeout_ms=task.timeout_ms,
         stop_grace_ms=task.stop_grace_ms,
+    )
+    return spec if _WISHES.isdisjoint(task.model_fields_set) else _with_wishes(spec, task)
+
+
+def _with_wishes(spec: TaskSpec, task: TaskBody) -> TaskSpec:
+    return replace(
+        spec,
         extras=dict(sorted(task.extras.items())),
         models=task.accelerator_models,
         reference_cpu=task.reference_cpu,
-        affinities=tuple(Affinity(a.attribute, a.operator, a.text(), a.weight) for a in task.affinities),
-        spreads=tuple(Spread(s.attribute, s.weight, tuple(s.targets.items())) for s in task.spreads),
+        affinities=tuple([Affinity(a.attribute, a.operator, a.text(), a.weight) for a in task.affinities]),
+        spreads=tuple([Spread(s.attribute, s.weight, tuple(s.targets.items())) for s in task.spreads]),
         tolerations=task.tolerations,
     )
 
