@@ -191,7 +191,7 @@ def _regex_fault(value: str) -> Fault | None:
 
 def _semver_fault(attribute: str, value: str) -> Fault | None:
     if not attribute.startswith(_VERSIONED):
-        return "operator", f"{attribute} is no version; 'semver' goes with version, profile and labels"
+        return "operator", f"{attribute} is no version; 'semver' goes with version and labels"
     try:
         versions(value)
     except VersionFault as fault:

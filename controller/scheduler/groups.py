@@ -1,0 +1,217 @@
+"""Groups: wishes and demands on all tasks of a job together, as columns that follow each placement.
+
+`Distinct` bounds how many of a job's tasks stand on one device, or on devices of one
+value; `Shares` wants them in given shares over values. A `Grouping` serves one job in one
+round: it is told each placement and says of every device whether it is allowed, and how
+good it would be now. Devices of one value are alike, so all counting is per value.
+It knows no labels: a value is a code, made once per generation of facts by `codes`;
+-1 is a device without a value. Such a device is never allowed by a `Distinct`, because
+nobody can tell what it shares; a `Shares` puts it last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from controller.scheduler.view import Flags, Floats, Ints
+
+ABSENT = -1
+NEUTRAL = 0.5
+Name = TypeVar("Name", bound=Hashable)
+
+
+def codes(values: Sequence[Name | None]) -> tuple[Ints, list[Name]]:
+    """Each device's value as a number, and the values in order of their first device; None is -1."""
+    known: dict[Name, int] = {}
+    found = (ABSENT if v is None else known.setdefault(v, len(known)) for v in values)
+    return np.fromiter(found, np.int64, len(values)), list(known)
+
+
+def shares_of(names: Sequence[str], targets: Sequence[tuple[str, int]]) -> Floats:
+    """The share that each value should have: its percent; what is left goes evenly to all others."""
+    wanted = dict(targets)
+    if not wanted:
+        return np.full(len(names), 1.0)
+    others = sum(name not in wanted for name in names)
+    rest = max(0, 100 - sum(wanted.values())) / max(1, others)
+    return np.array([wanted.get(name, rest) for name in names], np.float64)
+
+
+def affinity(columns: Sequence[Flags], weights: Sequence[int], count: int) -> Floats:
+    """1: every wish holds and nothing unwanted; 0: the opposite; 1/2: neutral, or no wishes at all."""
+    total = np.zeros(count)
+    for column, weight in zip(columns, weights, strict=True):
+        total += weight * column
+    return NEUTRAL + total * (0.5 / max(1, sum(map(abs, weights))))
+
+
+@dataclass(slots=True)
+class Distinct:
+    """At most `limit` tasks per value; `codes` None: per device. `words` name it in explanations."""
+
+    words: str
+    codes: Ints | None
+    limit: int
+
+
+@dataclass(slots=True)
+class Shares:
+    """Tasks in these shares over values; `shares` has one number per code, their scale is free."""
+
+    words: str
+    codes: Ints
+    shares: Floats
+    weight: int
+
+
+class Grouping:
+    """Counts of one job's tasks per value, and the columns that follow from them."""
+
+    def __init__(
+        self,
+        count: int,
+        distincts: Sequence[Distinct],
+        spreads: Sequence[Shares],
+        placed: Sequence[int] = (),
+        candidates: Flags | None = None,
+    ) -> None:
+        """`placed`: rows that hold tasks of the job already, one entry per task; see `narrow`."""
+        self.count = count
+        self._limits = [_Limit(count, d) for d in distincts]
+        self._spreads = [_Spread(s, candidates) for s in spreads]
+        self._blocks = np.zeros(count, np.int64)
+        """How many limits rule each device out."""
+        rows = np.asarray(placed, np.int64)
+        for limit in self._limits:
+            limit.count_all(rows)
+            self._blocks += ~limit.allows()
+        for spread in self._spreads:
+            spread.count_all(rows)
+        self._allowed: Flags = self._blocks == 0
+        self._score: Floats | None = None
+
+    # ------------------------------------------------------------- columns
+
+    def allows(self) -> Flags:
+        """Devices that one more task of the job may be placed on. It changes with `placed`; don't write."""
+        return self._allowed
+
+    def score(self) -> Floats:
+        """1: its value's turn in every spread; halved by being one task ahead; 1 when nothing is spread."""
+        if self._score is None:
+            self._score = np.ones(self.count)
+            if self._spreads:
+                total = sum(s.weight for s in self._spreads)
+                self._score = sum(
+                    (s.score() * (s.weight / total) for s in self._spreads), np.zeros(self.count)
+                )
+        return self._score
+
+    def filters(self) -> Iterator[tuple[str, Flags]]:
+        """(words, devices it allows now) of each limit, for explanations."""
+        for limit in self._limits:
+            yield limit.words, limit.allows()
+
+    def parts(self) -> Iterator[tuple[str, Floats]]:
+        """(words, score) of each spread, for explanations."""
+        for spread in self._spreads:
+            yield spread.words, spread.score()
+
+    # ------------------------------------------------------------- changes
+
+    def placed(self, row: int) -> bool:
+        """One more task of the job stands there. Whether `allows` has changed."""
+        return self._note(row, 1)
+
+    def unplaced(self, row: int) -> bool:
+        """One task of the job left. Whether `allows` has changed."""
+        return self._note(row, -1)
+
+    def _note(self, row: int, change: int) -> bool:
+        changed = False
+        for limit in self._limits:
+            if (turned := limit.note(row, change)) is not None:
+                self._blocks[turned] += change
+                self._allowed[turned] = self._blocks[turned] == 0
+                changed = True
+        for spread in self._spreads:
+            self._score = None if spread.note(row, change) else self._score
+        return changed
+
+    def narrow(self, candidates: Flags) -> None:
+        """Shares are due only among values that one of these devices has: what is full waits for nothing."""
+        for spread in self._spreads:
+            spread.reach(candidates)
+        self._score = None
+
+
+class _Limit:
+    def __init__(self, count: int, distinct: Distinct) -> None:
+        self.words, self.codes, self.most = distinct.words, distinct.codes, distinct.limit
+        size = count if self.codes is None else int(self.codes.max(initial=ABSENT)) + 1
+        # The last entry is that of code -1: never below any limit.
+        self.counts = np.zeros(size + 1, np.int64)
+        self.counts[ABSENT] = np.iinfo(np.int64).max
+
+    def count_all(self, rows: Ints) -> None:
+        found = rows if self.codes is None else self.codes[rows]
+        self.counts[:-1] += np.bincount(found[found >= 0], minlength=len(self.counts) - 1)
+
+    def allows(self) -> Flags:
+        free: Flags = self.counts < self.most
+        return free[:-1] if self.codes is None else free[self.codes]
+
+    def note(self, row: int, change: int) -> Ints | None:
+        """The devices that are ruled out by this, or free again; None when nothing turns."""
+        code = row if self.codes is None else int(self.codes[row])
+        if code == ABSENT:
+            return None
+        before = int(self.counts[code])
+        self.counts[code] = before + change
+        if (before < self.most) == (before + change < self.most):
+            return None
+        return np.array([row]) if self.codes is None else np.flatnonzero(self.codes == code)
+
+
+class _Spread:
+    """By how many tasks each value is ahead of the one whose turn it is.
+
+    With n tasks placed, a value of share s is due s·(n+1); whoever is shortest of that is
+    next. So no value ever stands a whole task above its share, at whatever count one stops.
+    """
+
+    def __init__(self, wish: Shares, candidates: Flags | None) -> None:
+        self.words, self.codes, self.weight = wish.words, wish.codes, wish.weight
+        self.wanted = wish.shares
+        self.counts = np.zeros(len(wish.shares), np.int64)
+        self.reach(np.ones(len(wish.codes), np.bool_) if candidates is None else candidates)
+
+    def reach(self, candidates: Flags) -> None:
+        there = self.codes[candidates & (self.codes >= 0)]
+        reached = np.bincount(there, minlength=len(self.wanted)) > 0
+        self.shares = np.where(reached, self.wanted, 0.0)
+        self.shares /= max(float(self.shares.sum()), 1e-300)
+
+    def count_all(self, rows: Ints) -> None:
+        found = self.codes[rows]
+        self.counts += np.bincount(found[found >= 0], minlength=len(self.counts))
+
+    def note(self, row: int, change: int) -> bool:
+        code = int(self.codes[row])
+        if code != ABSENT:
+            self.counts[code] += change
+        return code != ABSENT
+
+    def score(self) -> Floats:
+        table = np.zeros(len(self.shares) + 1)
+        due = self.shares > 0
+        if due.any():
+            placed = int(self.counts[due].sum())
+            short = self.shares[due] * (placed + 1) - self.counts[due]
+            table[:-1][due] = 1.0 / (1.0 + (short.max() - short))
+        scores: Floats = table[self.codes]
+        return scores
