@@ -142,6 +142,13 @@ class RemoteClient:
     def drain(self, device_id: str) -> None:
         self._device_verb(device_id, "drain")
 
+    def taint(self, device_id: str, taint: str) -> None:
+        path = f"{PREFIX}/devices/{_safe(device_id)}/taints"
+        self._wire.call("POST", path, {"taint": taint}, again=True)
+
+    def untaint(self, device_id: str, taint: str) -> None:
+        self._wire.call("DELETE", f"{PREFIX}/devices/{_safe(device_id)}/taints/{_safe(taint)}")
+
     def ping(self, device_id: str) -> float:
         """Round trip controller - device - controller in microseconds."""
         path = f"{PREFIX}/devices/{_safe(device_id)}/ping"

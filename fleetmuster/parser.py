@@ -15,19 +15,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from fleetmuster import __version__
+from fleetmuster.demands import (
+    parse_constraint,
+    parse_dependency,
+    parse_env,
+    parse_need,
+    parse_preference,
+    parse_spread,
+)
 from fleetmuster.exits import CommandError, usage
-from fleetmuster.quantities import parse_cpu, parse_duration, parse_memory
+from fleetmuster.quantities import parse_cpu, parse_duration, parse_memory, parse_rate
 
 TASK_STATES = ("pending", "assigned", "running", "succeeded", "failed", "cancelled")
+TAINT_EFFECTS = "no_place: nothing new; prefer_not: rather elsewhere; evict: what is there leaves, too"
 DELEGATED = {
     "up": "run a whole fleet on this machine: broker, controller, agents",
     "controller": "run a controller",
     "sim": "the real controller and agents, simulated: do the promises hold, whatever breaks?",
 }
-_ATTRIBUTE = r"\s*([A-Za-z0-9_][A-Za-z0-9_.:/-]*)"
-_COMPARED = re.compile(_ATTRIBUTE + r"\s*(!=|>=|<=|==|=|>|<)\s*(.*)")
-_LISTED = re.compile(_ATTRIBUTE + r"\s+(in|not_in)\s+(.+)")
-_EXISTING = re.compile(_ATTRIBUTE + r"\s+(exists)\s*()")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 if TYPE_CHECKING:  # at run time argparse's class can't be subscripted
     Group: TypeAlias = argparse._SubParsersAction[_Parser]
+    Options: TypeAlias = argparse._ActionsContainer
 
 
 def build() -> argparse.ArgumentParser:
@@ -98,31 +104,69 @@ def _add_job_run(verbs: Group) -> None:
         verbs,
         "run",
         "declare a job: fm job run [options] -- CMD ARG...",
-        "fm job run -- python3 -c 'print(1)'",
         "fm job run --count 3 --cpu 0.5 --memory 64MiB --wait -- ./measure --fast",
         "fm job run --kind service --constraint label.zone=a --guarantee at_least_one -- ./serve",
+        "fm job run --gpu 0.5 --gpu-model G2 --prefer label.zone=a:80 --spread site -- ./infer",
     )
     run.add_argument("--name", help="default: after the command")
-    run.add_argument("--kind", choices=("batch", "service"), default="batch", help="default: batch")
-    run.add_argument("--count", type=_whole(1), default=1, metavar="N", help="tasks (default: 1)")
+    kinds = ("batch", "service", "daemon", "cron")
+    run.add_argument("--kind", choices=kinds, help="default: batch; daemon: one on every device that matches")
+    run.add_argument("--count", type=_whole(1), metavar="N", help="tasks (default: 1); each has its FM_INDEX")
+    _add_amounts(run.add_argument_group("what each task needs"))
+    _add_places(run.add_argument_group("where"))
+    _add_order(run.add_argument_group("when"))
+    _add_trouble(run.add_argument_group("if it fails, or its device is lost"))
+    run.add_argument("--env", type=_value(parse_env), action="append", default=[], metavar="K=V")
+    run.add_argument("--runtime", choices=("process", "simulated"), default="process")
+    run.add_argument("--idempotency-key", metavar="KEY", help="saying it again submits no second job")
+    run.add_argument("--wait", action="store_true", help="as fm job wait: 0 succeeded, 1 failed, 7 too late")
+    run.add_argument("--wait-timeout", type=_value(parse_duration), metavar="TIME", help="only with --wait")
+    run.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
+
+
+def _add_amounts(run: Options) -> None:
     run.add_argument("--cpu", type=_value(parse_cpu), metavar="CORES", help="each task's share: 0.5 or 500m")
+    run.add_argument("--reference-cpu", action="store_true", help="--cpu counts cores of a Raspberry Pi 4B")
     run.add_argument("--memory", type=_value(parse_memory), metavar="SIZE", help="64MiB, 1GiB; bare: MiB")
     run.add_argument("--disk", type=_value(parse_memory), metavar="SIZE", help="as --memory")
-    run.add_argument("--gpu", type=_value(parse_cpu), metavar="GPUS", help="as --cpu")
-    run.add_argument("--env", type=_value(parse_env), action="append", default=[], metavar="K=V")
-    run.add_argument(
-        "--constraint",
-        type=_value(parse_constraint),
-        action="append",
-        default=[],
-        metavar="'A=V'",
-        help="device must have it; also != < <= > >= in not_in exists",
-    )
-    run.add_argument(
-        "--timeout", type=_value(parse_duration), metavar="TIME", help="a run may take this long"
-    )
+    run.add_argument("--gpu", type=_value(parse_cpu), metavar="GPUS", help="0.5: a share of one; or whole")
+    _add_listed(run, "--gpu-model", _value(str), "MODEL", "only these models")
+    run.add_argument("--up", type=_value(parse_rate), metavar="RATE", help="to send: 500k, 2M (bit/s)")
+    run.add_argument("--down", type=_value(parse_rate), metavar="RATE", help="to receive")
+    run.add_argument("--slots", type=_whole(0), metavar="N", help="of the tasks that a device takes at once")
+    _add_listed(run, "--need", _value(parse_need), "NAME[=N]", "what only this site counts: camera=1")
+
+
+def _add_places(run: Options) -> None:
+    more = "device must have it; also != < <= > >= in not_in exists not_exists regex semver distinct"
+    _add_listed(run, "--constraint", _value(parse_constraint), "'A=V'", more + ", distinct_device")
+    wish = "better there, by 1 to 100 (default: 50), or worse by -1 to -100"
+    _add_listed(run, "--prefer", _value(parse_preference), "'A=V[:WEIGHT]'", wish)
+    shares = "evenly over its values, or 'label.zone a=70,b=30'"
+    _add_listed(run, "--spread", _value(parse_spread), "'A[:WEIGHT]'", shares)
+    _add_listed(run, "--tolerate", _value(str), "KEY[=VALUE][:EFFECT]", "in spite of this taint; *: any")
+    run.add_argument("--policy", metavar="NAME", help="how devices are chosen (default: the fleet's)")
+    run.add_argument("--gang", action="store_true", help="all tasks at once, or none")
+
+
+def _add_order(run: Options) -> None:
+    run.add_argument("--daemon", action="store_true", help="as --kind daemon")
+    run.add_argument("--cron", metavar="'M H D M W'", help="a batch job at each of these times")
+    run.add_argument("--zone", metavar="ZONE", help="of --cron: Europe/Berlin (default: UTC)")
+    run.add_argument("--overlap", action="store_true", help="of --cron: even while the last one runs")
+    run.add_argument("--missed", choices=("skip", "once", "all"), help="of --cron: times that passed unseen")
+    _add_listed(run, "--after", _value(parse_dependency), "JOB[:ended]", "once it has succeeded, or ended")
+    run.add_argument("--parallel", type=_whole(0), metavar="N", help="so many of its tasks at a time")
+    run.add_argument("--priority", type=_whole(None), metavar="N", help="0 to 100, higher first")
+    run.add_argument("--owner", metavar="NAME", help="whose share of the fleet it is (default: yours)")
     run.add_argument(
         "--ttl", type=_value(parse_duration), metavar="TIME", help="from creation; then it failed"
+    )
+
+
+def _add_trouble(run: Options) -> None:
+    run.add_argument(
+        "--timeout", type=_value(parse_duration), metavar="TIME", help="a run may take this long"
     )
     run.add_argument("--lease", type=_value(parse_duration), metavar="TIME", help="running on without news")
     run.add_argument(
@@ -131,13 +175,14 @@ def _add_job_run(verbs: Group) -> None:
     run.add_argument(
         "--max-attempts", type=_whole(0), metavar="N", help="own failures allowed (0: unlimited)"
     )
-    run.add_argument("--priority", type=_whole(None), metavar="N")
     run.add_argument("--guarantee", choices=("at_most_one", "at_least_one"))
-    run.add_argument("--runtime", choices=("process", "simulated"), default="process")
-    run.add_argument("--idempotency-key", metavar="KEY", help="saying it again submits no second job")
-    run.add_argument("--wait", action="store_true", help="as fm job wait: 0 succeeded, 1 failed, 7 too late")
-    run.add_argument("--wait-timeout", type=_value(parse_duration), metavar="TIME", help="only with --wait")
-    run.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
+    choices = ("newest", "keep_original", "longest_running", "best_score")
+    run.add_argument("--on-return", choices=choices, help="which run of an at_least_one task stays")
+
+
+def _add_listed(run: Options, name: str, kind: Callable[[str], object], metavar: str, text: str) -> None:
+    """An option that may be said several times."""
+    run.add_argument(name, type=kind, action="append", default=[], metavar=metavar, help=text)
 
 
 def _add_task(nouns: Group) -> None:
@@ -200,6 +245,17 @@ def _add_device(nouns: Group) -> None:
     }
     for verb, text in texts.items():
         _several(_leaf(verbs, verb, text, f"fm device {verb} pi-7", f"fm device {verb} pi-7 pi-8"), yes=False)
+    marks = {
+        "taint": (
+            "a mark that keeps tasks away",
+            "fm device taint pi-7 gpu=shared:no_place",
+        ),
+        "untaint": ("take a mark away", "fm device untaint pi-7 gpu=shared:no_place"),
+    }
+    for verb, (text, example) in marks.items():
+        mark = _leaf(verbs, verb, text, example, f"{example} -q")
+        mark.add_argument("id", metavar="ID")
+        mark.add_argument("taints", nargs="+", metavar="KEY[=VALUE]:EFFECT", help=TAINT_EFFECTS)
     ping = _leaf(verbs, "ping", "round trip by MQTT", "fm device ping pi-7", "fm device ping pi-7 -o json")
     ping.add_argument("id", metavar="ID")
 
@@ -235,29 +291,6 @@ def _add_context(nouns: Group) -> None:
 
 
 # ---------------------------------------------------------------------- values
-
-
-def parse_env(text: str) -> tuple[str, str]:
-    """`K=V` to a pair. Raises `CommandError`."""
-    name, equals, value = text.partition("=")
-    if not equals or not name or "\0" in value:
-        raise usage(f"{text!r} is no environment variable", "write NAME=VALUE")
-    return name, value
-
-
-def parse_constraint(text: str) -> tuple[str, str, str]:
-    """`label.zone=a`, `site in a,b` or `label.gpu exists` to (attribute, operator, value).
-
-    Raises `CommandError`.
-    """
-    match = _COMPARED.fullmatch(text) or _LISTED.fullmatch(text) or _EXISTING.fullmatch(text)
-    if match is None:
-        raise usage(
-            f"{text!r} is no constraint",
-            "write 'label.zone=a'; also != < <= > >=, 'site in a,b', 'label.x exists'",
-        )
-    operator = "=" if match[2] == "==" else match[2]
-    return match[1], operator, match[3].strip()
 
 
 def _value(parse: Callable[[str], object]) -> Callable[[str], object]:

@@ -11,8 +11,8 @@ from argparse import Namespace
 
 from fleetmuster.commands.several import confirm_many, for_each
 from fleetmuster.exits import CommandError, Exit, usage
-from fleetmuster.quantities import show_cpu, show_duration, show_memory
-from fleetmuster.records import Number, RemoteDevice
+from fleetmuster.quantities import show_cpu, show_duration, show_memory, show_rate
+from fleetmuster.records import Number, RemoteAccelerator, RemoteDevice
 from fleetmuster.session import Session
 from fleetmuster.tables import Column
 
@@ -32,6 +32,9 @@ _ROOM = (
     Column("MEMORY", right=True),
     Column("DISK", right=True),
     Column("GPU", right=True),
+    Column("UP", right=True),
+    Column("DOWN", right=True),
+    Column("SLOTS", right=True),
 )
 
 
@@ -57,9 +60,18 @@ def show(session: Session, options: Namespace) -> Exit:
             ("id", device["id"]),
             ("state", device.get("state") or ""),
             ("flags", _flags(device)),
+            ("doubt", device.get("doubt") or ""),
+            ("taints", ", ".join(device.get("taints") or [])),
+            ("health", _health(device)),
             ("profile", device.get("profile") or ""),
             ("labels", ", ".join(f"{key}={value}" for key, value in (device.get("labels") or {}).items())),
             ("runtimes", ", ".join(device.get("runtimes") or [])),
+            ("accelerators", ", ".join(_accelerator(each) for each in device.get("accelerators") or [])),
+            (
+                "extras",
+                ", ".join(f"{amount} {name}" for name, amount in (device.get("extras") or {}).items()),
+            ),
+            ("core speed", _core_speed(device)),
             ("containment", device.get("containment") or ""),
             ("limits", device.get("limits") or ""),
             ("version", device.get("version") or ""),
@@ -133,6 +145,24 @@ def drain(session: Session, options: Namespace) -> Exit:
     return for_each(session, options.ids, session.client.drain, "draining: its tasks move as they can")
 
 
+def taint(session: Session, options: Namespace) -> Exit:
+    """Sets marks, one after the other."""
+
+    def mark(taint: str) -> None:
+        session.client.taint(options.id, taint)
+
+    return for_each(session, options.taints, mark, f"set on {options.id}")
+
+
+def untaint(session: Session, options: Namespace) -> Exit:
+    """Takes marks away, one after the other."""
+
+    def unmark(taint: str) -> None:
+        session.client.untaint(options.id, taint)
+
+    return for_each(session, options.taints, unmark, f"taken off {options.id}")
+
+
 def ping(session: Session, options: Namespace) -> Exit:
     rtt_us = session.client.ping(options.id)
     if session.console.json_wanted:
@@ -150,6 +180,8 @@ VERBS = {
     "cordon": cordon,
     "uncordon": uncordon,
     "drain": drain,
+    "taint": taint,
+    "untaint": untaint,
     "ping": ping,
 }
 
@@ -194,6 +226,9 @@ def _room_row(name: str, room: dict[str, Number]) -> list[str]:
         show_memory(room.get("memory_mib", 0)),
         show_memory(room.get("disk_mib", 0)),
         show_cpu(room.get("gpu_milli", 0)),
+        show_rate(room.get("up_kbit_s", 0)),
+        show_rate(room.get("down_kbit_s", 0)),
+        str(room.get("slots", 0)),
     ]
 
 
@@ -202,8 +237,42 @@ def _flags(device: RemoteDevice) -> str:
         "cordoned": device.get("cordoned"),
         "draining": device.get("draining"),
         "quarantined": device.get("quarantined"),
+        "tainted": device.get("taints"),
     }
     return ",".join(name for name, is_set in flags.items() if is_set)
+
+
+def _accelerator(said: RemoteAccelerator) -> str:
+    """Its name, its model, and how much of it there is when that isn't a whole one."""
+    model, milli = said.get("model") or "", said.get("milli") or 1000
+    share = show_cpu(milli) if milli != 1000 else ""
+    more = ", ".join(word for word in (model, share) if word)
+    return (said.get("name") or "") + (f" ({more})" if more else "")
+
+
+def _core_speed(device: RemoteDevice) -> str:
+    milli = device.get("core_speed_milli") or 1000
+    return f"{show_cpu(milli)} of the reference core" if milli != 1000 else ""
+
+
+def _health(device: RemoteDevice) -> str:
+    """Only what says something: trouble as words, then the figures."""
+    health = device.get("health")
+    if not health:
+        return ""
+    flags = {
+        "throttled": health.get("throttled"),
+        "undervoltage": health.get("undervoltage"),
+        "on battery": health.get("on_battery"),
+        "metered link": health.get("metered"),
+    }
+    figures = {
+        f"{health.get('temperature_c')} °C": health.get("temperature_c"),
+        f"battery {health.get('battery_percent')} %": health.get("battery_percent"),
+        f"wear {health.get('wear_percent')} %": health.get("wear_percent"),
+        f"{health.get('latency_ms')} ms": health.get("latency_ms"),
+    }
+    return ", ".join(word for word, said in (flags | figures).items() if said) or "nothing to report"
 
 
 def _heard(device: RemoteDevice) -> str:

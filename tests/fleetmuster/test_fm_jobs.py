@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fleetmuster.exits import CommandError
-from fleetmuster.parser import parse_constraint
+from fleetmuster.demands import parse_constraint
 
 JOB = {
     "id": "j-1",

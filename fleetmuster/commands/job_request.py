@@ -1,0 +1,160 @@
+"""What was typed after `fm job run`, as the body of `POST /jobs`; and the way back for a fault.
+
+Rule: options that were not given are not sent: the controller's defaults live in the
+controller. A pointer into the body means nothing to who typed options; the option does.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from fleetmuster.exits import usage
+from fleetmuster.records import JobRequest, RemoteAffinity, RemoteSpread, RemoteTaskSpec
+from fleetmuster.wire import ApiError
+
+_RULES = {
+    "name": "name",
+    "priority": "priority",
+    "guarantee": "guarantee",
+    "max_attempts": "max_attempts",
+    "ttl_ms": "ttl",
+    "lease_ms": "lease",
+    "policy": "policy",
+    "owner": "owner",
+    "parallel_max": "parallel",
+    "on_return": "on_return",
+    "schedule": "cron",
+    "zone": "zone",
+    "missed": "missed",
+}
+"""Field of a job -> option whose value it takes as it is."""
+_AMOUNTS = {
+    "cpu_milli": "cpu",
+    "memory_mib": "memory",
+    "disk_mib": "disk",
+    "gpu_milli": "gpu",
+    "up_kbit_s": "up",
+    "down_kbit_s": "down",
+    "slots": "slots",
+}
+_OTHERS = {
+    "kind": "kind",
+    "count": "count",
+    "gang": "gang",
+    "depends_on": "after",
+    "overlap": "overlap",
+    "task/runtime": "runtime",
+    "task/env": "env",
+    "task/constraints": "constraint",
+    "task/timeout_ms": "timeout",
+    "task/stop_grace_ms": "stop_grace",
+    "task/accelerator_models": "gpu_model",
+    "task/extras": "need",
+    "task/reference_cpu": "reference_cpu",
+    "task/affinities": "prefer",
+    "task/spreads": "spread",
+    "task/tolerations": "tolerate",
+}
+_OPTION_OF = {
+    "task/command": "the command after --",
+    **{
+        field: "--" + option.replace("_", "-")
+        for field, option in (
+            *_RULES.items(),
+            *_OTHERS.items(),
+            *((f"task/resources/{field}", option) for field, option in _AMOUNTS.items()),
+        )
+    },
+}
+
+
+def job_request(options: Namespace) -> JobRequest:
+    """Raises `CommandError` for options that contradict each other."""
+    if options.stray or (options.runtime == "process" and not options.command):
+        said = f" before {options.stray[0]!r}" if options.stray else " and a command"
+        raise usage(f"fm job run needs --{said}", "fm job run [options] -- CMD ARG...")
+    kind = _kind(options)
+    request: JobRequest = {"kind": kind, "task": _spec(options, options.command or [])}
+    if options.count is not None or kind != "daemon":
+        request["count"] = options.count or 1
+    for field, option in _RULES.items():
+        if (value := getattr(options, option)) is not None:
+            request[field] = value  # type: ignore[literal-required]  # the names of _RULES are fields
+    if options.gang:
+        request["gang"] = True
+    if options.overlap:
+        request["overlap"] = True
+    if options.after:
+        request["depends_on"] = [{"job": job, "until": until} for job, until in options.after]
+    return request
+
+
+def _kind(options: Namespace) -> str:
+    """`--daemon` and `--cron` name a kind themselves."""
+    said: dict[str, str] = {}
+    if options.kind is not None:
+        said[options.kind] = f"--kind {options.kind}"
+    if options.daemon:
+        said["daemon"] = "--daemon"
+    if options.cron is not None:
+        said["cron"] = "--cron"
+    if len(said) > 1:
+        raise usage(f"{' and '.join(said.values())} contradict each other", "leave one of them out")
+    if "cron" in said and options.cron is None:
+        raise usage("--kind cron needs --cron", "--cron '*/5 * * * *' for every five minutes")
+    return next(iter(said), "batch")
+
+
+def _spec(options: Namespace, command: list[str]) -> RemoteTaskSpec:
+    spec: RemoteTaskSpec = {"runtime": options.runtime, "command": command}
+    amounts = {field: getattr(options, option) for field, option in _AMOUNTS.items()}
+    resources = {name: amount for name, amount in amounts.items() if amount is not None}
+    if resources:
+        spec["resources"] = resources
+    if options.env:
+        spec["env"] = dict(options.env)
+    if options.timeout is not None:
+        spec["timeout_ms"] = options.timeout
+    if options.stop_grace is not None:
+        spec["stop_grace_ms"] = options.stop_grace
+    if options.reference_cpu:
+        spec["reference_cpu"] = True
+    if options.need:
+        spec["extras"] = dict(options.need)
+    if options.gpu_model:
+        spec["accelerator_models"] = options.gpu_model
+    _add_wishes(spec, options)
+    return spec
+
+
+def _add_wishes(spec: RemoteTaskSpec, options: Namespace) -> None:
+    if options.constraint:
+        spec["constraints"] = [
+            {"attribute": attribute, "operator": operator, "value": value}
+            for attribute, operator, value in options.constraint
+        ]
+    if options.tolerate:
+        spec["tolerations"] = options.tolerate
+    if options.prefer:
+        spec["affinities"] = wishes = []
+        for attribute, operator, value, weight in options.prefer:
+            wish: RemoteAffinity = {"attribute": attribute, "operator": operator, "value": value}
+            wishes.append(wish if weight is None else {**wish, "weight": weight})
+    if options.spread:
+        spec["spreads"] = spreads = []
+        for attribute, weight, targets in options.spread:
+            spread: RemoteSpread = {"attribute": attribute}
+            if weight is not None:
+                spread["weight"] = weight
+            if targets:
+                spread["targets"] = targets
+            spreads.append(spread)
+
+
+def name_the_option(error: ApiError) -> None:
+    """Tells which option to change, from the pointer of a fault."""
+    path = error.pointer.strip("#/")
+    while path and path not in _OPTION_OF:
+        path = path.rpartition("/")[0]
+    if path and not error.next_step:
+        error.next_step = f"change {_OPTION_OF[path]}"
