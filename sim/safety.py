@@ -213,6 +213,8 @@ def _add(world: World, planned: PlannedDevice) -> None:
     room = SERVER if profile.capacity.measured else profile.resources()
     device = world.add_device(planned.name, room)
     device.profile, device.heartbeat_ms = profile.name, profile.presence.heartbeat_ms
+    device.accelerators = profile.capacity.accelerators
+    device.core_speed_milli = profile.capacity.core_speed_milli
     device.containment = planned.containment
     device.set_rate(planned.rate_ppm)
     if planned.site:
