@@ -13,9 +13,12 @@ none. `regex` searches (see `patterns`), `semver` compares versions (see `semver
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from operator import ge, gt, le, lt
+
+import numpy as np
+import numpy.typing as npt
 
 from controller.core.patterns import pattern
 from controller.core.records import Constraint, DeviceRow
@@ -100,6 +103,15 @@ def values_test(operator: str, value: str) -> Test:
         return lambda values: True
     one = _one_test(operator, value)
     return lambda values: any(map(one, values))
+
+
+def flags_of(operator: str, value: str, several: Sequence[Values]) -> npt.NDArray[np.bool_]:
+    """`values_test` of many devices' values at once."""
+    if operator != "regex":
+        return np.fromiter(map(values_test(operator, value), several), np.bool_, len(several))
+    found = pattern(value).search_all([v for values in several for v in values])
+    owners = np.repeat(np.arange(len(several)), [len(values) for values in several])
+    return np.bincount(owners[found], minlength=len(several)) > 0
 
 
 def _one_test(operator: str, value: str) -> Callable[[str], bool]:

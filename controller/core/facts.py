@@ -9,25 +9,31 @@ It judges nothing: meanings are `conditions`' and `taints`', counting is the sch
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from controller.core.conditions import Values, values_of, values_test
+from controller.core.conditions import Values, flags_of, values_of
 from controller.core.records import DeviceRow
 from controller.core.taints import tolerated
 from controller.scheduler.view import Flags, Floats, Ints
 
 COLUMNS_MAX = 64
 """Attributes that are kept as columns; 1.6 MB each in a fleet of 200,000."""
-TABLES_MAX = 256
-"""Conditions that are kept per attribute."""
+NAMES_MAX = 2_000_000
+"""Different values in all columns together, some 150 bytes each."""
+ANSWERS_MAX = 4_000_000
+"""Answers that a column keeps, a byte each: 20 conditions where every device has a value of its own."""
+TABLES_MAX = 1_024
 STALE_MAX = 1_024
 """Values beyond two per device that no device may have any more; then a column is made anew."""
 _TAINTS = "taints"
 """Not an attribute that a condition may name."""
 
-Table = npt.NDArray[np.float64]
+AnyTable = npt.NDArray[Any]
+Ask = Callable[[Sequence[Values]], AnyTable]
 
 
 class Facts:
@@ -46,8 +52,8 @@ class Facts:
         """The devices that meet a condition; of a group's, those that it can count."""
         # `distinct_device` names no attribute; every device has an id.
         column = self._column(attribute or "device")
-        test = column.table((operator, value), lambda: _as_row(values_test(operator, value)))
-        return test[:, 0].astype(np.bool_)[column.codes()]
+        at = column.codes()
+        return column.table((operator, value), partial(flags_of, operator, value)).take(at)
 
     def codes(self, attribute: str) -> tuple[Ints, list[str]]:
         """Each device's value of an attribute that has one at most, as a number; -1 without.
@@ -63,14 +69,15 @@ class Facts:
     def bearings(self, tolerations: tuple[str, ...]) -> tuple[Flags, Floats, Flags]:
         """Columns: may be placed there; how much speaks against it, 0 to below 1; has to leave."""
         column = self._column(_TAINTS)
-        rows = column.table(tolerations, lambda: lambda taints: tolerated(taints, tolerations))
         at = column.codes()
-        return rows[:, 0].astype(np.bool_)[at], rows[:, 1][at], rows[:, 2].astype(np.bool_)[at]
+        rows = column.table(tolerations, partial(_bearings, tolerations))[at]
+        return rows[:, 0] > 0, rows[:, 1], rows[:, 2] > 0
 
     def _column(self, attribute: str) -> _Column:
         column = self._columns.get(attribute)
         if column is None or column.stale():
-            if len(self._columns) >= COLUMNS_MAX:
+            known = sum(len(c.names) for c in self._columns.values())
+            if len(self._columns) >= COLUMNS_MAX or known > NAMES_MAX:
                 self._columns.clear()
             read = _taints if attribute == _TAINTS else _reader(attribute)
             column = self._columns[attribute] = _Column(self._records, read)
@@ -86,7 +93,8 @@ class _Column:
         self._known: dict[Values, int] = {}
         self._codes = np.zeros(0, np.int64)
         self._count = 0
-        self._tables: dict[Hashable, tuple[Callable[[Values], tuple[float, ...]], Table]] = {}
+        self._tables: dict[Hashable, tuple[AnyTable, int]] = {}
+        """Per condition: its answers by code, and of how many codes it was asked."""
 
     def stale(self) -> bool:
         return len(self.names) > 2 * self._count + STALE_MAX
@@ -113,27 +121,24 @@ class _Column:
             self._count = count
         return self._codes[:count]
 
-    def table(self, key: Hashable, make: Callable[[], Callable[[Values], tuple[float, ...]]]) -> Table:
-        """What a function of the values says of each code: a row of numbers."""
-        self.codes()
-        if key in self._tables:
-            test, known = self._tables[key]
-        else:
-            if len(self._tables) >= TABLES_MAX:
+    def table(self, key: Hashable, ask: Ask) -> AnyTable:
+        """What a function of values says of each code; asked once per code, room ahead for new ones."""
+        names = self.names
+        table, known = self._tables.pop(key, (ask(()), 0))
+        if known < len(names):
+            if len(table) < len(names):
+                spare = np.zeros((len(names) * 5 // 4 + 16 - len(table), *table.shape[1:]), table.dtype)
+                table = np.concatenate([table, spare])
+            table[known : len(names)] = ask(names[known:])
+            kept = sum(len(t) for t, _ in self._tables.values())
+            if len(self._tables) >= TABLES_MAX or kept + len(table) > ANSWERS_MAX:
                 self._tables.clear()
-            test, known = make(), np.zeros((0, 3))
-        if len(known) < len(self.names):
-            fresh = np.zeros((len(self.names) - len(known), 3))
-            for at, values in enumerate(self.names[len(known) :]):
-                row = test(values)
-                fresh[at, : len(row)] = row
-            known = np.concatenate([known, fresh])
-        self._tables[key] = test, known
-        return known
+        self._tables[key] = table, len(names)
+        return table
 
 
-def _as_row(test: Callable[[Values], bool]) -> Callable[[Values], tuple[float, ...]]:
-    return lambda values: (float(test(values)),)
+def _bearings(tolerations: tuple[str, ...], several: Sequence[Values]) -> AnyTable:
+    return np.array([tolerated(taints, tolerations) for taints in several], np.float64).reshape(-1, 3)
 
 
 def _reader(attribute: str) -> Callable[[DeviceRow], Values]:

@@ -103,12 +103,10 @@ class Grouping:
     def score(self) -> Floats:
         """1: its value's turn in every spread; halved by being one task ahead; 1 when nothing is spread."""
         if self._score is None:
-            self._score = np.ones(self.count)
-            if self._spreads:
-                total = sum(s.weight for s in self._spreads)
-                self._score = sum(
-                    (s.score() * (s.weight / total) for s in self._spreads), np.zeros(self.count)
-                )
+            total = sum(s.weight for s in self._spreads)
+            columns = [(s.score(), s.weight / total) for s in self._spreads]
+            # One spread is the usual case, and this is asked for after each placement.
+            self._score = columns[0][0] if len(columns) == 1 else _mixed(columns, self.count)
         return self._score
 
     def filters(self) -> Iterator[tuple[str, Flags]]:
@@ -147,6 +145,13 @@ class Grouping:
         for spread in self._spreads:
             spread.reach(candidates)
         self._score = None
+
+
+def _mixed(columns: Sequence[tuple[Floats, float]], count: int) -> Floats:
+    result = np.zeros(count) if columns else np.ones(count)
+    for column, weight in columns:
+        result += weight * column
+    return result
 
 
 class _Limit:
@@ -213,5 +218,4 @@ class _Spread:
             placed = int(self.counts[due].sum())
             short = self.shares[due] * (placed + 1) - self.counts[due]
             table[:-1][due] = 1.0 / (1.0 + (short.max() - short))
-        scores: Floats = table[self.codes]
-        return scores
+        return table.take(self.codes)

@@ -34,7 +34,7 @@ def _larger(inner):
 patterns = st.tuples(
     st.sampled_from(("", "(?i)")), st.recursive(st.sampled_from(ATOMS), _larger, max_leaves=9)
 ).map("".join)
-texts = st.text("abABc-.1é\n ", max_size=9)
+texts = st.text("abABc-.1é\n \0", max_size=9)
 
 
 @settings(max_examples=600, deadline=None)
@@ -49,6 +49,7 @@ def test_a_pattern_finds_what_re_finds(pattern, samples):
         return
     for text in samples:
         assert made.search(text) == bool(reference.search(text)), text
+    assert made.search_all(samples).tolist() == [made.search(text) for text in samples]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,7 @@ def test_a_pattern_finds_what_re_finds(pattern, samples):
 def test_what_makes_others_hang_is_answered(pattern, text, found):
     """With `re` most of these never end."""
     assert Pattern(pattern).search(text) is found
+    assert Pattern(pattern).search_all([text, "", text] * 3_000)[::3].tolist() == [found] * 3_000
 
 
 @settings(max_examples=200, deadline=None)
