@@ -192,7 +192,7 @@ class Profile:
             cpu_milli=_offer(capacity.cpu_milli, room.cpu_overcommit_milli, room.headroom_cpu_milli),
             memory_mib=_offer(capacity.memory_mib, room.memory_overcommit_milli, room.headroom_memory_mib),
             disk_mib=_offer(capacity.disk_mib, room.disk_overcommit_milli, room.headroom_disk_mib),
-            slots=capacity.slots or DOCUMENT_ATTEMPTS_MAX,
+            slots=min(capacity.slots or DOCUMENT_ATTEMPTS_MAX, DOCUMENT_ATTEMPTS_MAX),
         )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from protocol.limits import HEALTH_MAX
 from protocol.messages import HEALTH_KNOWN, NO_HEALTH, Health
 
 REPEAT_MS = 60_000
@@ -72,7 +73,7 @@ class Vitals:
         if seq > self._answered:
             self._answered = seq
             if self.known:
-                self._trips.append(max(1, trip_ms))
+                self._trips.append(max(1, min(trip_ms, HEALTH_MAX)))
 
     def tell(self, seq: int, now_ms: int) -> Health:
         """For heartbeat `seq`, which leaves now: the health, or nothing."""

@@ -17,11 +17,11 @@ from protocol import backoff, fields, limits, tasks, topics
 from protocol import messages as wire
 from protocol.errors import GarbageReason
 
-NESTED = (wire.RunEntry, wire.AssignedAttempt)
+NESTED = (wire.RunEntry, wire.AssignedAttempt, wire.Accelerator)
 
 CHANNELS = {
     "status": "birth, orderly goodbye, last will",
-    "heartbeat": "sign of life, measured use, request for the lease",
+    "heartbeat": "sign of life, measured use, health when it is news, request for the lease",
     "runs": "reported document: every attempt the device holds",
     "inventory": "what the device is",
     "telemetry": "reserved, not spoken in version 1",
@@ -165,7 +165,7 @@ def row_table() -> str:
     """The rows of integers: which place means what."""
     rows = [
         [f"`{cls.__name__}`", ", ".join(f"`{name}`" for name in cls._fields)]
-        for cls in (wire.Revision, wire.Held, wire.Used, wire.Resources)
+        for cls in (wire.Revision, wire.Held, wire.Used, wire.Health, wire.Resources)
     ]
     return _table("row|integers, in this order", rows)
 
@@ -245,7 +245,8 @@ def _kind(kind: fields.Kind) -> str:
         case fields.Choice():
             return "choice " + ", ".join(f"`{name}`" for name in kind.by_name)
         case fields.Ints():
-            return f"row `{kind.make.__name__}`: {kind.length} integers 0 … {_number(kind.item.high)}"
+            length = str(kind.length) if kind.least == kind.length else f"{kind.least} to {kind.length}"
+            return f"row `{kind.make.__name__}`: {length} integers 0 … {_number(kind.item.high)}"
         case fields.Many():
             return f"list of {_item(kind.kind)}, up to {kind.items_max:,}"
         case fields.Table():

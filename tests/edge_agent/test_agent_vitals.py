@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_agent.core.events import SensorsRead
 from edge_agent.core.vitals import REPEAT_MS, TRIPS, Vitals
-from protocol.codec import encode
+from protocol.codec import decode, encode
 from protocol.messages import (
     HEALTH_KNOWN,
     NO_HEALTH,
@@ -20,6 +20,7 @@ from protocol.messages import (
     Held,
     Used,
 )
+from protocol.topics import Topic
 
 FINE = Health(HEALTH_KNOWN, 50, 0, 0, 0)
 FULL = Health(HEALTH_KNOWN | THROTTLED | UNDERVOLTAGE | ON_BATTERY, 85, 40, 90, 1_200)
@@ -136,6 +137,15 @@ def test_the_latency_is_the_median_of_the_last_round_trips():
     assert pulse.vitals.health.latency_ms == 300
     pulse.vitals.answered(pulse.seq, 9_000_000)
     assert pulse.vitals.health.latency_ms == 300, "a second copy of an answer is no round trip"
+
+
+def test_a_round_trip_of_hours_still_fits_the_wire():
+    pulse = Pulse()
+    for _ in range(TRIPS):
+        pulse.beat(trip_ms=10 * 3_600_000)
+    health = pulse.vitals.health
+    message = Heartbeat(1, 1, Held(0, 0, 0, 0, 0, 0), health=health)
+    assert decode(Topic("f", "d", "heartbeat"), encode(message)) == message
 
 
 def test_an_agent_tells_it_in_its_first_heartbeat_and_then_leaves_it_out(bench, kit):

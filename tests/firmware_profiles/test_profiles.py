@@ -63,6 +63,7 @@ def test_all_of_what_a_class_has_may_be_promised(name: str) -> None:
     has = Resources(4_000, 3_000, 20_000, 1_000, 500, 600, 0)
     assert profile.offered(has) == has._replace(slots=DOCUMENT_ATTEMPTS_MAX)
     assert profile.offered(has._replace(slots=7)).slots == 7
+    assert profile.offered(has._replace(slots=10**6)).slots == DOCUMENT_ATTEMPTS_MAX
 
 
 def test_room_is_capacity_times_overcommit_less_headroom_and_never_negative(tmp_path: Path) -> None:
