@@ -31,16 +31,19 @@ from controller.core.effects import ClearRetained, Confirm, PublishFleet, Publis
 from controller.core.events import WallClockRead
 from controller.core.leadership import WATCH_MS, Finding, Led, Standby, beginning
 from controller.core.records import LeaderRow
+from controller.core.rules import Rules
 from controller.core.views import RefusalView
 from controller.store.base import Fenced, StoreError
 from controller.store.saver import SWITCH_INTERVAL_S, StoreSaver
 from controller.store.sqlite import SqliteStore
 from controller.wiring import Wire
+from firmware_profiles import load, names
 from live.clock import boottime_ms, wall_ms
 from live.driver import Driver, Performers, SaveError
 from live.link import TlsSettings
 from live.logs import log, note_to_log
 from protocol.core import Connect, Core, Disconnect, Effect, Event, Note, Publish
+from protocol.resources import Resources
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,7 +141,7 @@ class App:
             devices=len(snapshot.devices),
             open_tasks=len(snapshot.tasks),
         )
-        return Controller(snapshot, begins, now_ms, random.Random(), own.policy)
+        return Controller(snapshot, begins, now_ms, random.Random(), Rules(own.policy, _offer))
 
     def _stand_by(self, led: Led) -> None:
         """Another leads: its row is watched, and whoever asks is told so. The log hears it once."""
@@ -410,3 +413,8 @@ async def run(settings: ControllerSettings, listener: socket.socket) -> None:
 def prepare(directory: Path) -> None:
     """Makes the data directory. Raises `OSError`."""
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def _offer(profile: str, capacity: Resources) -> Resources:
+    """What of a capacity may be reserved: by the device's profile, all of it where that is not known."""
+    return load(profile).offered(capacity) if profile in names() else capacity

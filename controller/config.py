@@ -19,7 +19,7 @@ class ControllerSection:
     id: str = setting("main", "names this controller; two on one broker must differ")
     fleet: str = setting("fleet", "second level of every topic: `fm/1/<fleet>/…`")
     data_dir: Path = setting(Path("fm-data"), "holds the database; must survive a restart")
-    policy: str = setting("spread", "how a device is picked: `spread` or `best_fit`")
+    policy: str = setting("balanced", "how a device is picked; a job may name another")
     keep_days: int = setting(7, "finished jobs are deleted after that", unit="days", minimum=0)
     keep_tasks: int = setting(200_000, "or when more finished tasks than that are kept", minimum=0)
     keep_output_bytes: int = setting(

@@ -168,8 +168,7 @@ class World:
         row = core.ledger.fleet.index.get(device) if core is not None else None
         if core is None or row is None:
             return False
-        view = core.placement.view()
-        return bool(view.online[row] & view.open[row])
+        return bool(core.ledger.fleet.view.takes(row))
 
     def state(self, device: str) -> str:
         """`online`, `suspect` or `offline`, as people are shown."""

@@ -25,9 +25,9 @@ from controller.core.condition_faults import (
     spread_fault,
 )
 from controller.core.conditions import GROUP_OPERATORS, LISTS, OPERATORS
-from controller.scheduler.policies import POLICIES
+from controller.scheduler.policies import NAMES as POLICIES
 from protocol import limits as lim
-from protocol.resources import NAMES
+from protocol.resources import NAMES as RESOURCES
 
 JOB_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 RUNTIME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
@@ -85,7 +85,7 @@ def _extra_name(name: str) -> str:
     plain_text(name)
     if not name or name != name.strip() or "=" in name:
         raise PydanticCustomError("extra_name", "a resource's name is a word without '='")
-    if name in NAMES:
+    if name in RESOURCES:
         raise PydanticCustomError(
             "extra_name", "not an extra of a site; say task.resources.{name}", {"name": name}
         )

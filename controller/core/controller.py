@@ -12,7 +12,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from controller.core.claims import doubt_of
 from controller.core.commands import Commands
+from controller.core.condition import Condition
 from controller.core.documents import Documents
 from controller.core.effects import Confirm, PublishFleet, Reply
 from controller.core.events import (
@@ -44,6 +46,7 @@ from controller.core.output import Output
 from controller.core.pictures import Pictures
 from controller.core.placement import Placement
 from controller.core.records import LeaderRow, Snapshot
+from controller.core.rules import Rules
 from controller.core.sessions import Sessions
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView
@@ -84,7 +87,7 @@ RESTORED_MARK = "restored"
 
 
 class Controller:
-    """Implements `protocol.core.Core`. `policy` is a name in `scheduler.policies`."""
+    """Implements `protocol.core.Core`. `rules` are the fleet's; the defaults are in `core.rules`."""
 
     def __init__(
         self,
@@ -92,17 +95,18 @@ class Controller:
         beginning: Beginning,
         now_ms: int,
         rng: random.Random,
-        policy: str = "spread",
+        rules: Rules | None = None,
     ) -> None:
         leader = snapshot.leader
         self.rng = rng
         self.now_ms = now_ms
-        self.ledger = Ledger(Fleet(), leader.epoch, leader.holder)
+        rules = rules or Rules()
+        self.ledger = Ledger(Fleet(rules.offer), leader.epoch, leader.holder)
         self.ledger.wall_offset_ms = beginning.wall_offset_ms
         self.speak_until_ms = beginning.asked_ms + SPEAK_MS
         restored = leader.epoch if beginning.restored else int(snapshot.fleet.get(RESTORED_EPOCH, "0"))
         load_devices(self.ledger, snapshot, now_ms)
-        self._wire(restored, policy, now_ms)
+        self._wire(restored, rules, now_ms)
         self.documents.doubt(restored)
         load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
         self.failover.recall(snapshot.fleet, now_ms)
@@ -110,20 +114,23 @@ class Controller:
         self._begin(snapshot, beginning, restored, now_ms)
         self.placement.wake(now_ms)
 
-    def _wire(self, restored: int, policy: str, now_ms: int) -> None:
+    def _wire(self, restored: int, rules: Rules, now_ms: int) -> None:
         ledger = self.ledger
         self.documents = Documents(ledger)
-        self.tasks = Tasks(ledger, self.documents, restored)
+        self.condition = Condition(ledger.fleet)
+        self.tasks = Tasks(ledger, self.documents, self.condition, restored)
         self.holds = Holds(ledger, self.documents, self.tasks)
         self.sessions = Sessions(ledger)
         self.liveness = Liveness(ledger)
-        self.leases = Leases(ledger, self.documents, self.sessions, self.holds, self.liveness, restored)
+        self.leases = Leases(
+            ledger, self.documents, self.sessions, self.holds, self.liveness, self.condition, restored
+        )
         self.failover = Failover(ledger, self.holds)
         self.operators = Operators(ledger, self.holds, self.sessions)
         self.jobs = Jobs(ledger, self.tasks, self.holds)
         self.output = Output(ledger)
         self.commands = Commands(ledger)
-        self.placement = Placement(ledger, self.tasks, policy)
+        self.placement = Placement(ledger, self.tasks, self.condition, rules.policy)
         self.pictures = Pictures(ledger, self.placement, self.failover, now_ms)
         self.link_session = 0
         self.linked = False
@@ -302,7 +309,11 @@ class Controller:
         if not self.sessions.accept(row, message.session, now_ms) or message.number < fleet.inventory[row]:
             return
         fleet.note_inventory(row, message.number)
-        fleet.describe(row, message)
+        if doubt := doubt_of(message):
+            fleet.records[row].doubt = doubt
+            self.operators.quarantine(row, now_ms)
+            return
+        fleet.describe(row, message, self.ledger.shares(row))
         self.liveness.hasten(now_ms)
         self.ledger.save(fleet.records[row])
 
@@ -380,7 +391,7 @@ class Controller:
     def _due_table(self) -> dict[str, Callable[[Any, int], None]]:
         return {
             "hold": lambda key, now: self.failover.on_due(AttemptId(*key), now),
-            "ready": lambda key, now: self.jobs.on_ready(key),
+            "ready": self.jobs.on_ready,
             "expired": self.jobs.on_expired,
             "freeze": lambda key, now: self.failover.on_freeze_due(key),
             "command": lambda key, now: self.commands.on_due(key),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState, DocumentRow
+from controller.core.shares import names_given
 from protocol import limits
 from protocol.messages import AssignedAttempt, Assignments, Revision
 from protocol.pace import Pace
@@ -243,8 +244,11 @@ def _shortest_ms(content: tuple[AssignedAttempt, ...]) -> int:
 
 def entry(attempt: Attempt) -> AssignedAttempt:
     """What a document says of an attempt."""
-    job, spec = attempt.job.row, attempt.job.row.spec
+    job, spec, given = attempt.job.row, attempt.job.row.spec, attempt.row.given
+    resources = (
+        spec.resources._replace(cpu_milli=attempt.share.resources.cpu_milli) if given else spec.resources
+    )
     return AssignedAttempt(
-        attempt.row.task, attempt.row.attempt, spec.runtime, spec.command, spec.env, spec.resources,
-        job.guarantee, job.lease_ms, spec.timeout_ms, spec.stop_grace_ms,
+        attempt.row.task, attempt.row.attempt, spec.runtime, spec.command, spec.env, resources,
+        job.guarantee, job.lease_ms, spec.timeout_ms, spec.stop_grace_ms, accelerators=names_given(given),
     )  # fmt: skip

@@ -34,13 +34,16 @@ class HeartbeatBatch(Event):
     held: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64] | None = None
+    health: npt.NDArray[np.int64] | None = None
+    """(n, 5) as in `protocol.messages.Health`; None: nobody says anything."""
 
     def of(self, which: npt.NDArray[np.bool_]) -> HeartbeatBatch:
         """Only those rows."""
         devices = list(compress(self.devices, which))
         rows = None if self.rows is None else self.rows[which]
+        health = None if self.health is None else self.health[which]
         return HeartbeatBatch(
-            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which], rows
+            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which], rows, health
         )
 
 
@@ -53,6 +56,9 @@ def heartbeat_batch(gathered: list[tuple[str, Heartbeat]]) -> HeartbeatBatch:
         np.array([m.seq for m in messages], np.int64),
         np.array([m.held for m in messages], np.int64),
         np.array([m.used for m in messages], np.int64),
+        health=np.array([m.health for m in messages], np.int64)
+        if any(m.health.flags for m in messages)
+        else None,
     )
 
 

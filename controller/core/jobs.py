@@ -15,6 +15,7 @@ from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.records import KEYS_MAX, JobRow, JobState, TaskRow
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView, SubmittedView
+from controller.scheduler.view import Demand
 from protocol.tasks import TaskState
 
 ENTRY_BYTES = 160
@@ -32,8 +33,15 @@ def entry_bytes(row: JobRow) -> int:
 
 def new_job(row: JobRow) -> Job:
     """The job in memory, without its tasks."""
-    size, spec = entry_bytes(row), row.spec
-    return Job(row, size, signature=f"{spec.runtime}|{spec.resources}|{size}|{spec.constraints}")
+    spec = row.spec
+    resources = spec.resources._replace(slots=max(1, spec.resources.slots))
+    demand = Demand(resources, entry_bytes(row), {}, spec.extras, spec.models, spec.reference_cpu)
+    asks = (spec.runtime, resources, demand.entry_bytes, spec.extras, spec.models, spec.reference_cpu)
+    return Job(
+        row,
+        demand,
+        signature=f"{row.rules.policy}|{asks}|{spec.constraints}|{spec.affinities}|{spec.tolerations}",
+    )
 
 
 class Jobs:
@@ -79,7 +87,7 @@ class Jobs:
         self.ledger.tasks[record.id] = task
         self.ledger.save(record)
         job.left += 1
-        self.tasks.ready(task)
+        self.tasks.ready(task, now_ms)
         if row.ttl_ms:
             self.ledger.deadlines.set("expired", record.id, now_ms + row.ttl_ms)
 
@@ -134,8 +142,8 @@ class Jobs:
         if attempt is not None:
             self.holds.remove([attempt], "expired", now_ms)
 
-    def on_ready(self, task_id: str) -> None:
+    def on_ready(self, task_id: str, now_ms: int) -> None:
         """The wait before a retry is over."""
         task = self.ledger.tasks.get(task_id)
         if task is not None and task.row.state is TaskState.PENDING:
-            self.tasks.ready(task)
+            self.tasks.ready(task, now_ms)

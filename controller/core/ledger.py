@@ -9,14 +9,17 @@ It decides nothing: rules live in the machines that use it.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from controller.core.deadlines import Deadlines
 from controller.core.fleet import Fleet
 from controller.core.records import AttemptRow, AuditRow, DeviceRow, FleetRow, JobRow, Row, TaskRow
+from controller.core.shares import read_share
+from controller.scheduler.view import NOTHING, Demand, Share
 from protocol.core import Effect, Note, Publish
 from protocol.messages import Message
-from protocol.resources import Resources
+from protocol.resources import ZERO, Resources
 from protocol.tasks import AttemptId, Guarantee, JobKind
 
 RECENT_ATTEMPTS = 20_000
@@ -28,8 +31,8 @@ class Job:
     """An open job in memory."""
 
     row: JobRow
-    entry_bytes: int
-    """What one attempt of it takes in a document, at most."""
+    demand: Demand
+    """What each of its tasks needs; placement keeps its `eligible` up to date."""
     left: int = 0
     """Tasks that are not final."""
     ready: deque[str] = field(default_factory=deque)
@@ -38,12 +41,13 @@ class Job:
     cancelled: int = 0
     blocked: int = -1
     """The fleet's room generation at which nothing fitted."""
+    placed: dict[AttemptId, int] = field(default_factory=dict)
+    """Row of each of its attempts that is not free."""
+    ready_ms: int | None = None
+    """Since when something of it waits for room."""
+    demand_era: tuple[int, int] = (-1, -1)
     signature: str = ""
     """Equal for jobs whose tasks ask for the same of a device."""
-
-    @property
-    def demand(self) -> Resources:
-        return self.row.spec.resources
 
     @property
     def at_most_one(self) -> bool:
@@ -51,7 +55,13 @@ class Job:
 
     @property
     def service(self) -> bool:
-        return self.row.kind is JobKind.SERVICE
+        """Kept running: its every exit restarts it."""
+        return self.row.kind in (JobKind.SERVICE, JobKind.DAEMON)
+
+    @property
+    def owner(self) -> str:
+        """Whose share of the fleet it counts to."""
+        return self.row.rules.owner or self.row.actor
 
 
 @dataclass(slots=True)
@@ -62,6 +72,10 @@ class Task:
     job: Job
     avoid: str = ""
     """The device where it was last; another one is preferred."""
+    prefer: str = ""
+    """The device where it is tried once more."""
+    failures_here: int = 0
+    """Own failures in a row on one device."""
     expired: bool = False
     assigned_ms: int = 0
     started_ms: int = 0
@@ -84,6 +98,8 @@ class Attempt:
     """Of a removed attempt: until when the last grant that covered it holds."""
     holder: int = 0
     """Session of the last grant that covered it; 0 when none did."""
+    share: Share = NOTHING
+    """What of its device is reserved for it."""
 
     @property
     def id(self) -> AttemptId:
@@ -106,6 +122,8 @@ class Ledger:
         self.tasks: dict[str, Task] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.by_device: list[dict[AttemptId, Attempt]] = []
+        self.owned: dict[str, Resources] = {}
+        """What each owner has reserved."""
         self.recent: OrderedDict[AttemptId, str] = OrderedDict()
         self.deadlines = Deadlines()
         self.counters: dict[str, int] = {}
@@ -165,14 +183,28 @@ class Ledger:
         """Enters a new reservation."""
         self.attempts[attempt.id] = attempt
         self.by_device[attempt.device][attempt.id] = attempt
-        self.fleet.reserve(attempt.device, attempt.job.demand, attempt.job.entry_bytes)
+        attempt.job.placed[attempt.id] = attempt.device
+        owner = attempt.job.owner
+        self.owned[owner] = self.owned.get(owner, ZERO).plus(attempt.share.resources)
+        self.fleet.reserve(attempt.device, attempt.share, attempt.job.demand.entry_bytes)
 
     def let_go(self, attempt: Attempt) -> None:
         """Ends a reservation; late output still finds the device."""
         del self.attempts[attempt.id]
         del self.by_device[attempt.device][attempt.id]
-        self.fleet.release(attempt.device, attempt.job.demand, attempt.job.entry_bytes)
+        del attempt.job.placed[attempt.id]
+        owner = attempt.job.owner
+        left = self.owned[owner] = self.owned[owner].minus(attempt.share.resources)
+        if left == ZERO:
+            del self.owned[owner]
+        self.fleet.release(attempt.device, attempt.share, attempt.job.demand.entry_bytes)
         self.remember(attempt.id, self.fleet.names[attempt.device])
+
+    def shares(self, row: int) -> Iterator[Share]:
+        """What is reserved on a device, as its record tells its accelerators at the moment of looking."""
+        for attempt in self.by_device[row].values():
+            attempt.share = read_share(attempt.row.given, attempt.job.demand, self.fleet.records[row])
+            yield attempt.share
 
     def remember(self, attempt: AttemptId, device: str) -> None:
         self.recent[attempt] = device

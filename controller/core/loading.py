@@ -13,6 +13,7 @@ from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.operators import Operators
 from controller.core.records import AttemptRow, AttemptState, Snapshot, TaskRow
 from controller.core.sessions import new_device
+from controller.core.shares import read_share
 from protocol.tasks import AttemptId, TaskState
 
 
@@ -64,7 +65,7 @@ def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:
     ledger.tasks[row.id] = task
     job.left += 1
     if row.state is TaskState.PENDING:
-        jobs.tasks.ready(task)
+        jobs.tasks.ready(task, now_ms)
     if job.row.ttl_ms:
         # The one place where wall time is compared: nothing else survives a restart.
         spent = min(max(0, ledger.wall(now_ms) - row.created_at), job.row.ttl_ms)
@@ -82,7 +83,8 @@ def _load_attempt(
         return
     job_id = row.task.rpartition(".")[0]
     job = ledger.jobs.get(job_id) or closed[job_id]
-    attempt = Attempt(row, job, device, before=documents.fleet.doc_number[device] >= row.since)
+    share = read_share(row.given, job.demand, ledger.fleet.records[device])
+    attempt = Attempt(row, job, device, documents.fleet.doc_number[device] >= row.since, share=share)
     if attempt.before:
         attempt.floor_ms = now_ms + ledger.fleet.hold_ms(device, job.row.lease_ms)
         attempt.hold_until_ms = attempt.floor_ms

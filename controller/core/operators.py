@@ -12,8 +12,10 @@ from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState, DeviceRow
 from controller.core.sessions import Sessions, new_device
+from controller.core.taints import TaintFault, read_taint
 from controller.core.views import DoneView, RefusalView
 
+TAINTS_MAX = 16
 DRAIN_STEP_MS = 500
 MOVES_AT_ONCE = 10
 MOVES_SHARE = 0.05
@@ -40,6 +42,9 @@ class Operators:
             return
         if row is None or self.fleet.removed[row]:
             self.ledger.emit(Reply(event.request, RefusalView("not_found", f"no device {event.device}")))
+            return
+        if event.verb in ("taint", "untaint"):
+            self.ledger.emit(Reply(event.request, self._mark(row, event, now_ms)))
             return
         {"cordon": self._cordon, "uncordon": self._uncordon, "drain": self._drain, "remove": self._remove}[
             event.verb
@@ -75,12 +80,36 @@ class Operators:
         self._trust_again(row, now_ms)
         self._audit(row, before, actor, now_ms)
 
+    def _mark(self, row: int, event: DeviceDecision, now_ms: int) -> DoneView | RefusalView:
+        """Puts a taint on a device, or takes it off; what may not stay there leaves like at a drain."""
+        record, before = self.fleet.records[row], self.fleet.records[row].taints
+        try:
+            taint = read_taint(event.value)
+        except TaintFault as fault:
+            return RefusalView("invalid", str(fault))
+        text = str(event.value)
+        others = tuple(t for t in before if read_taint(t) != taint)
+        if event.verb == "untaint" and others == before:
+            return RefusalView(
+                "not_found", f"{record.device} has no taint {text}; it has: {', '.join(before) or 'none'}"
+            )
+        after = (*others, text) if event.verb == "taint" else others
+        if len(after) > TAINTS_MAX:
+            return RefusalView(
+                "conflict", f"{record.device} has {TAINTS_MAX} taints already; take one off first"
+            )
+        if after != before:
+            self.fleet.taint(row, after)
+            self.ledger.save(record)
+            self.ledger.audit(now_ms, "device", record.device, " ".join(before), " ".join(after), event.actor)
+        return DoneView(record.device)
+
     def _trust_again(self, row: int, now_ms: int) -> None:
         """Takes over what was decided; a quarantine ends with it: the operator has looked."""
         record = self.fleet.records[row]
         was_quarantined, record.quarantined = record.quarantined, False
         if was_quarantined:
-            record.previous_identity = ""  # who speaks next is who was let stay
+            record.previous_identity = record.doubt = ""  # who speaks next is who was let stay
         self._decided(row)
         if was_quarantined:
             self.ledger.calm(f"quarantine:{record.device}")
@@ -119,8 +148,7 @@ class Operators:
         self._shut(row, before, "quarantined", "controller", now_ms)
         self.ledger.alarm(
             f"quarantine:{record.device}",
-            f"two machines speak as device '{record.device}'; stop one of them, then `fm device uncordon "
-            f"{record.device}`",
+            f"{_why(record)}, then `fm device uncordon {record.device}`",
         )
         self.sessions.publish_settings(row, now_ms)
 
@@ -172,6 +200,12 @@ class Operators:
         record.draining = False
         self._decided(row)
         self._audit(row, before, "controller", now_ms)
+
+
+def _why(record: DeviceRow) -> str:
+    if record.doubt:
+        return f"device '{record.device}' {record.doubt}; set its configuration right"
+    return f"two machines speak as device '{record.device}'; stop one of them"
 
 
 def standing(record: DeviceRow) -> str:

@@ -52,13 +52,13 @@ class Pictures:
     def device(self, row: int, now_ms: int) -> DeviceView:
         f = self.fleet
         record = f.records[row]
-        capacity, reserved = f.capacity_of(row), f.reserved_of(row)
+        capacity, reserved, free = f.capacity_of(row), f.reserved_of(row), f.free_of(row)
         heard = int(f.heard_ms[row])
         spoke = f.session[row] > 0 and heard > NEVER
         return DeviceView(
             record.device, STATE_WORDS[f.state[row]], record.cordoned, record.draining, record.quarantined,
             record.profile, record.labels, record.runtimes, record.containment, record.limits, record.version,
-            capacity, reserved, capacity.minus(reserved), f.used_of(row), int(f.session[row]),
+            capacity, reserved, free, f.used_of(row), int(f.session[row]),
             int(f.held[row]), now_ms - heard if spoke else None,
             (int(f.doc_epoch[row]), int(f.doc_number[row])), f.granted(row), record.heartbeat_ms,
             record.accelerators, record.extras, record.core_speed_milli, record.taints, record.doubt,
@@ -76,10 +76,10 @@ class Pictures:
         tasks = dict.fromkeys((TaskState.PENDING.value, TaskState.ASSIGNED.value, TaskState.RUNNING.value), 0)
         for task in self.ledger.tasks.values():
             tasks[task.row.state.value] += 1
-        capacity, reserved = f.total(f.capacity, present), f.total(f.reserved, present)
+        offered, free = f.total(f.view.offered, present), f.total(f.view.free, present)
         return FleetView(
             devices, tasks, len(self.ledger.jobs),
-            capacity, reserved, capacity.minus(reserved), self._frozen(),
+            offered, offered.minus(free), free, self._frozen(),
             max(0, self.placement.not_before_ms - now_ms), list(self.ledger.alarms.values()),
             dict(self.ledger.garbage), dict(self.ledger.counters), self.ledger.epoch, self.ledger.leader,
             now_ms - self.began_ms,

@@ -1,4 +1,4 @@
-"""Placement: gathers what waits, shows the scheduler the fleet, applies its picks.
+"""Placement: gathers what waits, asks the scheduler, applies its picks.
 
 The scheduler decides business; this file only translates between records and columns,
 and looks again only when a device may have become able to take something.
@@ -6,41 +6,45 @@ and looks again only when a device may have become able to take something.
 
 from __future__ import annotations
 
-from controller.core.conditions import ATTRIBUTES, OPERATORS, test_of
-from controller.core.fleet import ONLINE, Flags
+from collections import OrderedDict
+
+from controller.core.condition import Condition
 from controller.core.ledger import Job, Ledger, Task
-from controller.core.records import Constraint
+from controller.core.queue import Queue
+from controller.core.requests import Requests
 from controller.core.tasks import Tasks
 from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
 from controller.scheduler.explain import explain
-from controller.scheduler.pick import NO_DEVICE, Picker, reserve
-from controller.scheduler.view import Demand, View
-from protocol.limits import DOCUMENT_ATTEMPTS_MAX, PAYLOAD_BYTES_MAX
+from controller.scheduler.groups import Grouping
+from controller.scheduler.pick import NO_DEVICE, Bases, Picker
+from controller.scheduler.policies import resolve
 from protocol.tasks import TaskState
-
-__all__ = ["ATTRIBUTES", "OPERATORS", "Placement"]
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
 WAITING_PER_MS = 200
-DOCUMENT_BYTES_MAX = PAYLOAD_BYTES_MAX - 256
 PLACEMENTS_PER_ROUND = 5_000
+PICKERS_MAX = 64
+"""Kinds of demand whose scores are remembered between rounds: 80 KB each at 10,000 devices."""
 
 
 class Placement:
     """Turns ready tasks into assignments."""
 
-    def __init__(self, ledger: Ledger, tasks: Tasks, policy: str) -> None:
+    def __init__(self, ledger: Ledger, tasks: Tasks, condition: Condition, policy: str) -> None:
         self.ledger = ledger
         self.fleet = ledger.fleet
         self.tasks = tasks
+        self.condition = condition
         self.policy = policy
+        self.requests = Requests(ledger.fleet)
         self.due_ms: int | None = None
         self.not_before_ms = 0
         """After a take-over that found an old leader row, nothing is placed before (L6)."""
         self._seen_room = -1
-        self._eligible: dict[tuple[str, str, str], Flags] = {}
-        self._eligible_facts = (-1, -1)
+        self._bases = Bases(ledger.fleet.view)
+        self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
+        self._pickers_era = (-1, -1)
 
     def wake(self, now_ms: int) -> None:
         """Something became ready, or some room free."""
@@ -59,89 +63,133 @@ class Placement:
     # ------------------------------------------------------------- a round
 
     def run(self, now_ms: int) -> None:
-        """One round: jobs by priority, then by age; each until nothing fits any more."""
+        """One round: jobs in the order of the queue; each until nothing fits any more."""
         self.due_ms = None
-        view = self.view()
-        pickers: dict[str, Picker] = {}
+        self.condition.refresh(now_ms)
+        queue = Queue(self.ledger, self._waiting(), now_ms)
         budget = PLACEMENTS_PER_ROUND
-        for job in self._waiting():
-            picker = pickers.get(job.signature)
-            if picker is None:
-                picker = pickers[job.signature] = Picker(view, self.demand(job), self.policy)
-            budget -= self._place(job, picker, list(pickers.values()), budget, now_ms)
+        while (job := queue.next()) is not None:
+            placed = self._place(job, min(budget, queue.turn()), now_ms)
+            budget -= placed
             if not job.ready:
                 self.ledger.waiting.pop(job.row.id, None)
-            if budget <= 0:
+            elif budget <= 0:
                 self.wake(now_ms)
                 break
+            elif placed and job.blocked != self.fleet.room_generation:
+                queue.again(job)
 
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
-        waiting = [j for j in self.ledger.waiting.values() if j.blocked != room]
-        waiting.sort(key=lambda j: -j.row.priority)
-        return waiting
+        return [j for j in self.ledger.waiting.values() if j.blocked != room]
 
-    def _place(self, job: Job, picker: Picker, pickers: list[Picker], budget: int, now_ms: int) -> int:
+    def picker(self, job: Job) -> Picker:
+        """The scores of this job's demand, remembered while facts stay as they are."""
+        if self._pickers_era != (era := self.requests.era()):
+            self._pickers_era = era
+            self._pickers.clear()
+        demand = self.requests.demand(job)
+        key = (job.signature, resolve(job.row.rules.policy or self.policy, self.fleet.view))
+        picker = self._pickers.get(key)
+        if picker is None:
+            picker = self._pickers[key] = Picker(self.fleet.view, demand, self._bases, key[1])
+            if len(self._pickers) > PICKERS_MAX:
+                self._pickers.popitem(last=False)
+        else:
+            self._pickers.move_to_end(key)
+        return picker
+
+    # ------------------------------------------------------------- one job
+
+    def _place(self, job: Job, budget: int, now_ms: int) -> int:
+        """Places what fits of a job, up to the budget; how many."""
+        self._drop_stale(job)
+        most = min(budget, len(job.ready))
+        if job.row.rules.parallel_max:
+            most = min(most, job.row.rules.parallel_max - len(job.placed))
+        if most <= 0:
+            job.blocked = self.fleet.room_generation
+            return 0
+        picker = self.picker(job)
+        grouping = self.requests.grouping(job, picker.able())
+        if job.row.rules.gang and not job.placed:
+            return self._place_gang(job, picker, grouping, now_ms)
+        if grouping is None and not picker.policy.in_turn and most > 1 and self._plain(job, most):
+            return self._place_alike(job, picker, most, now_ms)
         placed = 0
-        while job.ready and placed < budget:
-            task = self.ledger.tasks.get(job.ready[0])
-            if task is None or task.row.state is not TaskState.PENDING:
-                job.ready.popleft()
-                continue
-            row = picker.pick(self.fleet.index.get(task.avoid, NO_DEVICE))
+        while placed < most:
+            task = self.ledger.tasks[job.ready[0]]
+            row = self._pick(task, picker, grouping)
             if row == NO_DEVICE:
                 job.blocked = self.fleet.room_generation
                 break
             job.ready.popleft()
-            reserve(picker.view, row, picker.demand)
-            for other in pickers:
-                other.refresh(row)
-            self.tasks.assign(task, row, now_ms)
+            if grouping is not None:
+                grouping.placed(row)
+            self.tasks.assign(task, row, picker.share(row), now_ms)
             placed += 1
         return placed
 
-    # ------------------------------------------------------------- what the scheduler sees
+    def _drop_stale(self, job: Job) -> None:
+        """What was ready and is over, or placed, leaves the queue."""
+        tasks = self.ledger.tasks
+        ready = [i for i in job.ready if i in tasks and tasks[i].row.state is TaskState.PENDING]
+        if len(ready) != len(job.ready):
+            job.ready.clear()
+            job.ready.extend(dict.fromkeys(ready))
 
-    def view(self) -> View:
-        """The fleet as columns of its own."""
-        f, n = self.fleet, self.fleet.count
-        online = (f.state[:n] == ONLINE) & (f.runs_session[:n] == f.session[:n]) & f.known[:n]
-        shut = f.cordoned[:n] | f.draining[:n] | f.quarantined[:n] | f.removed[:n]
-        return View(
-            n, online, ~shut,
-            [c[:n] for c in f.capacity],
-            [c[:n] - r[:n] for c, r in zip(f.capacity, f.reserved, strict=True)],
-            DOCUMENT_BYTES_MAX - f.doc_bytes[:n],
-            DOCUMENT_ATTEMPTS_MAX - f.held[:n],
-        )  # fmt: skip
+    def _plain(self, job: Job, most: int) -> bool:
+        """Whether the next tasks are all alike: no device of their own to prefer or avoid."""
+        tasks = self.ledger.tasks
+        return not any((t := tasks[job.ready[i]]).avoid or t.prefer or t.row.pin for i in range(most))
 
-    def demand(self, job: Job) -> Demand:
-        """What one task of the job asks for."""
-        spec = job.row.spec
-        eligible = {f"runtime {spec.runtime}": self._column("runtime", "=", spec.runtime)}
-        for c in spec.constraints:
-            eligible[f"{c.attribute} {c.operator} {c.value}".strip()] = self._column(
-                c.attribute, c.operator, c.value
-            )
-        return Demand(job.demand, job.entry_bytes, eligible)
+    def _pick(self, task: Task, picker: Picker, grouping: Grouping | None) -> int:
+        index = self.fleet.index
+        if task.row.pin:
+            row = index.get(task.row.pin, NO_DEVICE)
+            return row if row != NO_DEVICE and picker.fits(row) else NO_DEVICE
+        avoid = (index[task.avoid],) if task.avoid in index else ()
+        return picker.pick(avoid, index.get(task.prefer, NO_DEVICE), grouping)
 
-    def _column(self, attribute: str, operator: str, value: str) -> Flags:
-        if self._eligible_facts != (self.fleet.facts_generation, self.fleet.count):
-            self._eligible_facts = (self.fleet.facts_generation, self.fleet.count)
-            self._eligible.clear()
-        key = (attribute, operator, value)
-        if key not in self._eligible:
-            if len(self._eligible) > 1_000:
-                self._eligible.clear()
-            self._eligible[key] = self.fleet.column(test_of(Constraint(*key)))
-        return self._eligible[key]
+    def _place_alike(self, job: Job, picker: Picker, most: int, now_ms: int) -> int:
+        rows = picker.many(most)
+        for row in rows:
+            task = self.ledger.tasks[job.ready.popleft()]
+            self.tasks.assign(task, row, picker.share(row), now_ms)
+        if len(rows) < most:
+            job.blocked = self.fleet.room_generation
+        return len(rows)
+
+    def _place_gang(self, job: Job, picker: Picker, grouping: Grouping | None, now_ms: int) -> int:
+        """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
+        view, tried = self.fleet.view, []
+        tasks = [self.ledger.tasks[i] for i in job.ready]
+        complete = len(tasks) == job.left
+        for task in tasks if complete else ():
+            row = self._pick(task, picker, grouping)
+            if row == NO_DEVICE:
+                break
+            share = picker.share(row)
+            view.take(row, share, job.demand.entry_bytes)
+            tried.append((task, row, share))
+            if grouping is not None:
+                grouping.placed(row)
+        for _, row, share in reversed(tried):
+            view.give(row, share, job.demand.entry_bytes)
+        if not complete or len(tried) < len(tasks):
+            job.blocked = self.fleet.room_generation
+            return 0
+        job.ready.clear()
+        for task, row, share in tried:
+            self.tasks.assign(task, row, share, now_ms)
+        return len(tried)
 
     # ------------------------------------------------------------- explanations
 
     def explain(self, task: Task, now_ms: int) -> ExplainView:
         """Why this task is where it is, or nowhere, as of now."""
         row = task.row
-        found = explain(self.view(), self.demand(task.job), self.policy)
+        found = explain(self.picker(task.job))
         summary = found.summary if row.state is TaskState.PENDING else f"placed on {row.device}"
         if row.state is TaskState.PENDING:
             summary = self._waits(task, now_ms) or summary
@@ -153,7 +201,7 @@ class Placement:
 
     def waits(self, tasks: tuple[str, ...], now_ms: int) -> WaitsView:
         """Why each of these tasks is pending; equal demands are looked at once."""
-        view, known, reasons = self.view(), dict[str, str](), dict[str, str]()
+        known, reasons = dict[str, str](), dict[str, str]()
         for task_id in tasks:
             task = self.ledger.tasks.get(task_id)
             if task is None or task.row.state is not TaskState.PENDING:
@@ -162,7 +210,7 @@ class Placement:
             if not reason:
                 job = task.job
                 if job.signature not in known:
-                    known[job.signature] = explain(view, self.demand(job), self.policy).summary
+                    known[job.signature] = explain(self.picker(job)).summary
                 reason = known[job.signature]
             reasons[task_id] = reason
         return WaitsView(reasons)

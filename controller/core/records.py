@@ -155,6 +155,8 @@ class TaskRow:
     failures: int
     created_at: int
     changed_at: int
+    pin: str = ""
+    """The one device that it may be placed on: a daemon's task."""
 
 
 class AttemptState(StrEnum):

@@ -6,9 +6,12 @@ free is decided in `holds`, where a device's word is weighed.
 
 from __future__ import annotations
 
+from controller.core.condition import FAILED, Condition
 from controller.core.documents import Documents
 from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.records import AttemptRow, AttemptState, JobState
+from controller.core.shares import write_share
+from controller.scheduler.view import Share
 from protocol.backoff import retry_ms
 from protocol.tasks import AttemptId, TaskState, check_task_move
 
@@ -18,33 +21,38 @@ QUICK_LOSS_MS = 10_000
 QUICK_LOSSES_FREE = 2
 QUICK_LOSS_WAIT_MS = 60_000
 """Longest wait after losses that came at once: who refuses every start gets no stream of attempts."""
+SPOT_RESTARTS = 1
+"""Failures on one device after which another is tried: the first may be the moment's fault."""
 CANCELLED = "cancelled"
 
 
 class Tasks:
     """Moves tasks between states; wakes placement by filling `Job.ready`."""
 
-    def __init__(self, ledger: Ledger, documents: Documents, attempt_floor: int) -> None:
+    def __init__(
+        self, ledger: Ledger, documents: Documents, condition: Condition, attempt_floor: int
+    ) -> None:
         self.ledger = ledger
         self.documents = documents
+        self.condition = condition
         self.attempt_floor = attempt_floor
 
     # ------------------------------------------------------------- forward
 
-    def assign(self, task: Task, device: int, now_ms: int) -> None:
+    def assign(self, task: Task, device: int, share: Share, now_ms: int) -> None:
         """Reserves the next attempt of a task on a device; its number is committed before it is told."""
-        row = task.row
-        name = self.ledger.fleet.names[device]
+        row, fleet = task.row, self.ledger.fleet
+        name = fleet.names[device]
         row.attempt = max(row.attempt + 1, self.attempt_floor)
         since = self.documents.add(device, now_ms)
         record = AttemptRow(
             row.id, row.attempt, name, AttemptState.ASSIGNED, since, 0, 0, None, 0, "",
-            self.ledger.wall(now_ms), 0, 0,
+            self.ledger.wall(now_ms), 0, 0, write_share(share, task.job.demand, fleet.records[device]),
         )  # fmt: skip
-        self.ledger.hold(Attempt(record, task.job, device), now_ms)
+        self.ledger.hold(Attempt(record, task.job, device, share=share), now_ms)
         self.ledger.save(record)
         row.device, row.reason, row.exit_code = name, "", None
-        task.avoid, task.assigned_ms = name, now_ms
+        task.avoid, task.prefer, task.assigned_ms = name, "", now_ms
         self.ledger.count("placements")
         self._move(task, TaskState.ASSIGNED, now_ms)
 
@@ -72,10 +80,20 @@ class Tasks:
         if job.service and now_ms - task.started_ms >= SERVICE_STABLE_MS:
             row.failures = 0
         row.failures += 1
+        self._learn(task)
         if job.row.max_attempts and row.failures >= job.row.max_attempts:
             self._finish(task, TaskState.FAILED, reason, now_ms, actor=row.device)
         else:
             self.again(task, reason, now_ms, retry_ms(row.failures))
+
+    def _learn(self, task: Task) -> None:
+        """First once more on the spot, where its files still are; then elsewhere."""
+        task.failures_here += 1
+        spot = task.failures_here <= SPOT_RESTARTS
+        task.prefer, task.avoid = (task.row.device, "") if spot else ("", task.row.device)
+        if not spot:
+            task.failures_here = 0
+        self.condition.blame(self.ledger.fleet.index[task.row.device], FAILED)
 
     def lost(self, task: Task, reason: str, now_ms: int) -> None:
         """The attempt is over through no fault of its own: another one, at once.
@@ -85,6 +103,7 @@ class Tasks:
         """
         if self._over(task, now_ms):
             return
+        task.failures_here = 0
         quick = now_ms - task.assigned_ms < QUICK_LOSS_MS
         task.quick_losses = task.quick_losses + 1 if quick else 0
         more = task.quick_losses - QUICK_LOSSES_FREE
@@ -108,9 +127,11 @@ class Tasks:
         if wait_ms:
             self.ledger.deadlines.set("ready", task.row.id, now_ms + wait_ms)
         else:
-            self.ready(task)
+            self.ready(task, now_ms)
 
-    def ready(self, task: Task) -> None:
+    def ready(self, task: Task, now_ms: int) -> None:
+        if not task.job.ready:
+            task.job.ready_ms = now_ms
         task.job.ready.append(task.row.id)
         self.ledger.waiting[task.row.job] = task.job
         task.job.blocked = -1

@@ -63,19 +63,19 @@ class Receivers:
 
     def __init__(self, shifts: Shifts, takes: Flags, limits: list[Ints], allowed: Allowed) -> None:
         self._shifts, self._takes, self._allowed = shifts, takes, allowed
-        self._limits: list[list[int]] = [column.tolist() for column in limits]
+        self._limits: dict[int, list[int]] = {r: limits[r].tolist() for r in shifts.asked}
         self._load = shifts.loads()
-        self._room = [limit - now for limit, now in zip(limits, shifts.columns(), strict=True)]
+        self._room = {r: limits[r] - shifts.column(r) for r in shifts.asked}
         self._behind: list[int] = []
         """Rows of `_room` and `_load` that are not what they were; brought up to date when read."""
         self._by_load = np.argsort(self._load, kind="stable")
         self._queues: dict[bytes, _Queue] = {}
         self._of_group: dict[int, tuple[Flags, _Queue]] = {}
 
-    def most(self) -> list[int]:
+    def most(self) -> dict[int, int]:
         """Per resource the largest room anywhere: what is above it fits nowhere."""
         self._catch_up()
-        return [int(column[self._takes].max(initial=0)) for column in self._room]
+        return {r: int(room[self._takes].max(initial=0)) for r, room in self._room.items()}
 
     def find(self, group: int, needs: Needs) -> int:
         """The row of the device it should go to, or `NOWHERE`."""
@@ -112,11 +112,19 @@ class Receivers:
         return able, self._queues[key]
 
     def _catch_up(self) -> None:
-        for row in self._behind:
-            self._load[row] = self._shifts.load[row]
-            for room, limit, now in zip(self._room, self._limits, self._shifts.reserved, strict=True):
-                room[row] = limit[row] - now[row]
-        self._behind.clear()
+        """Row by row when there are few, which is cheaper; else in columns."""
+        behind, now = self._behind, self._shifts.reserved
+        if len(behind) < _TRIES:
+            for row in behind:
+                self._load[row] = self._shifts.load[row]
+                for r, room in self._room.items():
+                    room[row] = self._limits[r][row] - now[r][row]
+        else:
+            self._load[behind] = [self._shifts.load[row] for row in behind]
+            for r, room in self._room.items():
+                limit, held = self._limits[r], now[r]
+                room[behind] = [limit[row] - held[row] for row in behind]
+        behind.clear()
 
     def _scan(self, able: Flags, needs: Needs) -> int:
         self._catch_up()

@@ -28,6 +28,8 @@ from controller.scheduler.view import Ints
 
 _STAGES = 6
 """The mean falls less with each stage; what the last one leaves is pressed."""
+_GAIN_LEAST = 1e-12
+"""What makes nothing worse, but nothing better either, is no reason to move."""
 _FAILURES_MAX = 500
 """Tasks without a place after which a stage ends: a fleet so full is not worth more of our time."""
 
@@ -84,14 +86,12 @@ def rebalance(
     before = imbalance(shifts.loads()[shifts.part])
     if _most(shifts) <= aims.trigger * before.mean:
         return BalancePlan([], before, before, True)
-    ceiling = settled(shifts, aims.goal)
     for _ in range(_STAGES):
-        if not _stage(shifts, allowed, aims, ceiling):
+        if _reached(shifts, aims) or not _stage(shifts, allowed, aims, settled(shifts, aims.goal)):
             break
-        ceiling = aims.goal * shifts.mean
-    press(shifts, allowed, aims.goal, aims.moves_max, aims.gain_min)
+    press(shifts, allowed, aims.goal, aims.moves_max, max(aims.gain_min, _GAIN_LEAST))
     after = imbalance(shifts.loads()[shifts.part])
-    return BalancePlan(shifts.moves, before, after, _most(shifts) <= aims.goal * after.mean * (1 + 1e-6))
+    return BalancePlan(shifts.moves, before, after, _reached(shifts, aims))
 
 
 def drain(
@@ -120,32 +120,38 @@ def _most(shifts: Shifts) -> float:
     return float(shifts.loads()[shifts.devices.gives].max(initial=0.0))
 
 
+def _reached(shifts: Shifts, aims: Aims) -> bool:
+    return _most(shifts) <= aims.goal * shifts.mean * (1 + 1e-6)
+
+
 def _stage(shifts: Shifts, allowed: Allowed, aims: Aims, ceiling: float) -> bool:
     """Moves from devices above this load to devices that stay below it. Whether anything moved."""
     devices, tasks, begin = shifts.devices, shifts.tasks, len(shifts.moves)
     limits = ceilings(devices.capacity, min(1.0, ceiling), shifts.counted)
-    now, over = shifts.columns(), np.zeros(devices.gives.size, np.bool_)
+    over = np.zeros(devices.gives.size, np.bool_)
     for r in shifts.counted:
-        over |= now[r] > limits[r]
+        over |= shifts.column(r) > limits[r]
     receivers = Receivers(shifts, devices.receives & ~over, limits, allowed)
     free = tasks.movable & ~shifts.moved & (over & devices.gives)[tasks.row]
     failures = 0
     while failures < _FAILURES_MAX:
-        for column, most in zip(tasks.amounts, receivers.most(), strict=True):
-            free &= (column <= most) | (column == 0)
+        for r, most in receivers.most().items():
+            free &= tasks.amounts[r] <= most
         chosen = _choose(shifts, limits, np.flatnonzero(free))[: aims.moves_max - len(shifts.moves)]
         if not chosen.size:
             break
         free[chosen] = False
-        failures += len(_carry(shifts, receivers, _largest_first(shifts, chosen), aims.gain_min))
+        failures += len(
+            _carry(shifts, receivers, _largest_first(shifts, chosen), max(aims.gain_min, _GAIN_LEAST))
+        )
     return len(shifts.moves) > begin
 
 
 def _choose(shifts: Shifts, limits: list[Ints], candidates: Ints) -> Ints:
     """Who should leave, those of the most loaded devices first."""
-    tasks, now = shifts.tasks, shifts.columns()
+    tasks = shifts.tasks
     candidates = candidates[np.argsort(tasks.row[candidates], kind="stable")]
-    excess = {r: now[r] - limits[r] for r in shifts.counted}
+    excess = {r: shifts.column(r) - limits[r] for r in shifts.counted}
     size = {r: np.maximum(shifts.devices.capacity[r], 1) for r in shifts.counted}
     chosen, rounds = leaving.choose(tasks, candidates, excess, size)
     row = tasks.row[chosen]

@@ -7,13 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.scheduler.filters import columns
-from controller.scheduler.pick import Picker
-from controller.scheduler.policies import POLICIES
+from controller.scheduler.pick import OUT, Picker
 from controller.scheduler.view import Demand, View
 from protocol.resources import NAMES
 
 CANDIDATES_MAX = 10
-UNITS = {"cpu_milli": "mCPU", "memory_mib": "MiB", "disk_mib": "MiB of disk", "gpu_milli": "mGPU"}
+UNITS = {
+    "cpu_milli": "mCPU",
+    "memory_mib": "MiB",
+    "disk_mib": "MiB of disk",
+    "gpu_milli": "mGPU",
+    "up_kbit_s": "kbit/s up",
+    "down_kbit_s": "kbit/s down",
+    "slots": "slots",
+}
 
 
 @dataclass(slots=True)
@@ -28,8 +35,9 @@ class Explanation:
     candidates: list[tuple[int, float, dict[str, float]]]
 
 
-def explain(view: View, demand: Demand, policy: str) -> Explanation:
+def explain(picker: Picker) -> Explanation:
     """Walks the filters in order, then lists the best of what is left."""
+    view, demand = picker.view, picker.demand
     left = np.ones(view.count, np.bool_)
     removed = []
     for name, column in columns(view, demand):
@@ -38,22 +46,17 @@ def explain(view: View, demand: Demand, policy: str) -> Explanation:
             removed.append((name, gone))
         left &= column
     summary = f"{int(left.sum())} of {view.count} devices fit" if left.any() else _why_none(view, demand)
-    return Explanation(summary, removed, _best(view, demand, policy))
+    return Explanation(summary, removed, _best(picker))
 
 
-def _best(view: View, demand: Demand, policy: str) -> list[tuple[int, float, dict[str, float]]]:
-    if not view.count:
-        return []
-    total = Picker(view, demand, policy).total
-    order = [int(r) for r in np.argsort(-total, kind="stable")[:CANDIDATES_MAX] if total[r] >= 0]
-    result = []
-    for row in order:
-        one = [c[row : row + 1] for c in view.capacity], [f[row : row + 1] for f in view.free]
-        parts = {
-            name: round(float(score(*one, demand)[0]), 4) for name, (score, _) in POLICIES[policy].items()
-        }
-        result.append((row, round(float(total[row]), 4), parts))
-    return result
+def _best(picker: Picker) -> list[tuple[int, float, dict[str, float]]]:
+    picker.follow()
+    order = np.argsort(-picker.total, kind="stable")[:CANDIDATES_MAX].tolist()
+    return [
+        (row, round(float(picker.total[row]), 4), picker.parts(row))
+        for row in order
+        if picker.total[row] > OUT
+    ]
 
 
 def _why_none(view: View, demand: Demand) -> str:
@@ -65,8 +68,8 @@ def _why_none(view: View, demand: Demand) -> str:
         if not (able & column).any():
             return f"no open device has {words}"
         able &= column
-    for name, amount, capacity in zip(NAMES, demand.resources, view.capacity, strict=True):
-        largest = int(capacity[able].max()) if able.any() else 0
+    for name, amount, offered in zip(NAMES, demand.resources, view.offered, strict=True):
+        largest = int(offered[able].max()) if able.any() else 0
         if amount > largest:
             return (
                 f"can never fit as things are: needs {amount:,} {UNITS[name]}; largest device has {largest:,}"

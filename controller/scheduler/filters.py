@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from controller.scheduler.view import Demand, Flags, View
+from controller.scheduler.view import DOCUMENT_BYTES_LEAST, SLOTS, Demand, Flags, Ints, View
 from protocol.resources import NAMES
 
 _ALL = slice(None)
@@ -31,31 +31,39 @@ def _capacity(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
     """What the empty device would have."""
     for i, name in enumerate(NAMES):
         if demand.resources[i]:
-            amount = view.amount(demand, i, _ALL)
-            yield f"{name} capacity >= {demand.resources[i]}", view.offered[i] >= amount
+            enough = _at_least(view.offered[i], view.amount(demand, i, _ALL))
+            yield f"{name} capacity >= {demand.resources[i]}", enough
     for name, amount in demand.extras.items():
-        yield f"{name} capacity >= {amount}", view.extras_offered.get(name, _none(view)) >= amount
+        yield f"{name} capacity >= {amount}", _at_least(view.extras_offered.get(name, _none(view)), amount)
     if demand.models:
         models = view.allowed_models(demand)
-        yield "accelerator " + " or ".join(demand.models), np.isin(view.accel_model, models).any(axis=1)
+        has: Flags = np.isin(view.accel_model, models).any(axis=1)
+        yield "accelerator " + " or ".join(demand.models), has
 
 
 def _room(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
     for i, name in enumerate(NAMES):
         if demand.resources[i]:
-            yield f"{name} free >= {demand.resources[i]}", view.free[i] >= view.amount(demand, i, _ALL)
+            enough = _at_least(view.free[i], view.amount(demand, i, _ALL))
+            yield f"{name} free >= {demand.resources[i]}", enough
     for name, amount in demand.extras.items():
-        yield f"{name} free >= {amount}", view.extras_free.get(name, _none(view)) >= amount
+        yield f"{name} free >= {amount}", _at_least(view.extras_free.get(name, _none(view)), amount)
     count, milli = demand.accelerators
     if count:
         fits = (view.accelerators_free(demand, _ALL) >= milli).sum(axis=1) >= count
         yield f"{count} accelerator(s) with {milli} milli free each", fits
-    if demand.entry_bytes:
-        yield "room in its document", view.document_bytes_free >= demand.entry_bytes
+    yield "a free slot", view.free[SLOTS] > 0
+    needed = max(demand.entry_bytes, DOCUMENT_BYTES_LEAST)
+    yield "room in its document", view.document_bytes_free >= needed
 
 
-def _none(view: View) -> Flags:
-    return np.zeros(view.count, np.int64)  # type: ignore[return-value]
+def _at_least(column: Ints, amount: int | Ints) -> Flags:
+    enough: Flags = column >= amount
+    return enough
+
+
+def _none(view: View) -> Ints:
+    return np.zeros(view.count, np.int64)
 
 
 def passing(view: View, demand: Demand) -> Flags:

@@ -12,50 +12,61 @@ from __future__ import annotations
 import numpy as np
 
 from controller.scheduler.shifts import Shifts
-from controller.scheduler.view import Flags, Floats
+from controller.scheduler.view import Floats
 
 _STEPS_CEILING, _STEPS_LEVEL = 9, 9
-_MARGIN = 0.998
+_MARGIN = 0.002
 """Too low costs a few moves more; too high costs one more for nearly every device that was relieved."""
 
 
 def settled(shifts: Shifts, goal: float) -> float:
     """The estimated goal (a load) of the fleet that is at its goal; at most that of the present one."""
-    load, present = shifts.loads()[shifts.part], goal * shifts.mean
+    liquid, present = _Liquid(shifts), goal * shifts.mean
     high, low = present, present / 2
-    if _outcome(shifts, load, high) * goal >= high * _MARGIN:
+    if liquid.mean_below(high) * goal >= high * (1 - 1e-4):
         return present
     for _ in range(_STEPS_CEILING):
         middle = (high + low) / 2
-        if _outcome(shifts, load, middle) * goal < middle:
+        if liquid.mean_below(middle) * goal < middle:
             high = middle
         else:
             low = middle
-    return high * _MARGIN
+    return high * (1 - _MARGIN)
 
 
-def _outcome(shifts: Shifts, load: Floats, ceiling: float) -> float:
-    """The mean load after everything above the ceiling was poured over the others."""
-    part, gives, receives = shifts.part, shifts.devices.gives, shifts.devices.receives
-    over = gives[part] & (load > ceiling)
-    cut = np.where(over, 1.0 - ceiling / np.maximum(load, 1e-12), 0.0)
-    takes: Flags = receives[part] & ~over
-    room = []
-    for r in shifts.counted:
-        reserved, capacity = np.array(shifts.reserved[r])[part], shifts.devices.capacity[r][part]
-        amount = float(cut @ reserved)
-        if amount > 0:
-            room.append((reserved[takes] / amount, capacity[takes] / amount))
-    left = np.where(over, ceiling, load)
-    if not room:
-        return float(left.mean())
+class _Liquid:
+    """The devices that take part, one array per fact."""
+
+    def __init__(self, shifts: Shifts) -> None:
+        part = shifts.part
+        self.gives, self.receives = shifts.devices.gives[part], shifts.devices.receives[part]
+        self.load = shifts.loads()[part]
+        self.reserved = [shifts.column(r)[part] for r in shifts.counted]
+        self.capacity = [shifts.devices.capacity[r][part] for r in shifts.counted]
+
+    def mean_below(self, ceiling: float) -> float:
+        """The mean load after everything above the ceiling was poured over the others."""
+        over = self.gives & (self.load > ceiling)
+        cut = np.where(over, 1.0 - ceiling / np.maximum(self.load, 1e-12), 0.0)
+        takes = self.receives & ~over
+        after, poured = np.where(over, ceiling, self.load), []
+        for reserved, capacity in zip(self.reserved, self.capacity, strict=True):
+            amount = float(cut @ reserved)
+            if amount > 0:
+                poured.append((reserved[takes] / amount, capacity[takes] / amount))
+        if poured:
+            after[takes] = np.maximum(after[takes], _level(poured, ceiling))
+        return float(after.mean())
+
+
+def _level(poured: list[tuple[Floats, Floats]], ceiling: float) -> float:
+    """The load that the emptiest devices are lifted to: together they then hold all that was cut off."""
     low, high = 0.0, ceiling
     for _ in range(_STEPS_LEVEL):
         level = (low + high) / 2
-        share = np.minimum.reduce([level * capacity - reserved for reserved, capacity in room])
+        share = np.minimum.reduce([level * capacity - reserved for reserved, capacity in poured])
         if np.maximum(share, 0.0).sum() < 1.0:
             low = level
         else:
             high = level
-    left[takes] = np.maximum(left[takes], high)
-    return float(left.mean())
+    return high

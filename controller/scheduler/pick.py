@@ -14,17 +14,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from controller.scheduler.groups import Grouping
 from controller.scheduler.policies import POLICIES, Policy
-from controller.scheduler.view import SLOTS, Demand, Flags, Floats, Ints, Rows, View
+from controller.scheduler.view import (
+    DOCUMENT_BYTES_LEAST,
+    SLOTS,
+    Demand,
+    Flags,
+    Floats,
+    Ints,
+    Rows,
+    Share,
+    View,
+)
 from protocol.resources import NAMES
 
 NO_DEVICE = -1
 OUT = -np.inf
 """The score of a device that can't take it."""
+GROUP_WEIGHT = 1.0
+"""Of spreads, beside a policy's total: a job that asks for one wants it before anything else."""
 _MEMORY = 1
 _ALL = slice(None)
 _FEW_ROWS = 8
-_PAIRS_LEAST = 4_096
+_SINGLY = 4
+"""Up to so many rows plain numbers are faster than columns."""
+_PAIRS_LEAST = 8_192
+_DEPTH = 4
+"""So many copies per device are looked at first; four times more where that was too few."""
 
 
 class Remembered:
@@ -47,29 +64,44 @@ class Remembered:
 
 
 class Base(Remembered):
-    """What a policy thinks of each device whatever the demand; `OUT` where it may take nothing."""
+    """What a policy thinks of each device whatever the demand; `OUT` where it may take nothing.
+
+    Traits are looked at anew when the view says that much changed (`touch_all`); a row that
+    changes meanwhile only opens or shuts, unless the policy places in turn.
+    """
 
     def __init__(self, view: View, policy: Policy) -> None:
         super().__init__(view)
         self.policy = policy
-        self.column = self._column(_ALL)
+        self._anew()
 
     def follow(self) -> None:
         """Takes in what changed."""
         rows = self.changed()
         if rows is None or len(self.column) != self.view.count:
-            self.column = self._column(_ALL)
+            self._anew()
         elif len(rows):
-            self.column[rows] = self._column(rows)
+            if self.policy.in_turn:
+                self._traits[rows] = self._traits_of(rows)
+            for row in rows.tolist() if len(rows) <= _SINGLY else ():
+                self.column[row] = self._traits[row] if self.view.takes(row) else OUT
+            if len(rows) > _SINGLY:
+                self.column[rows] = self._opened(rows)
 
-    def _column(self, rows: Rows) -> Floats:
-        view = self.view
-        total = np.zeros(len(view.turn[rows]))
+    def _anew(self) -> None:
+        self._traits = self._traits_of(_ALL)
+        self.column = self._opened(_ALL)
+
+    def _traits_of(self, rows: Rows) -> Floats:
+        total = np.zeros(len(self.view.turn[rows]))
         for trait, weight in self.policy.traits.values():
             if weight:
-                total += weight * trait(view, rows)
-        total[~(view.online[rows] & view.open[rows] & view.fit[rows])] = OUT
+                total += weight * trait(self.view, rows)
         return total
+
+    def _opened(self, rows: Rows) -> Floats:
+        view = self.view
+        return np.where(view.takes(rows), self._traits[rows], OUT)
 
 
 class Bases:
@@ -121,14 +153,15 @@ class Picker(Remembered):
     def _score(self, rows: Rows, base: Floats) -> Floats:
         """Totals of these devices; `base` is theirs."""
         view, demand = self.view, self.demand
-        left = [
-            view.share_free[i][rows] - view.amount(demand, i, rows) * view.scale[i][rows] for i in self.asked
-        ]
+        left = []
+        for i in self.asked:
+            need = view.scale[i][rows] * view.amount(demand, i, rows)
+            left.append(np.subtract(view.share_free[i][rows], need, out=need))
         out = self._narrow(rows)
         if left:
-            worst = left[0] if len(left) == 1 else np.minimum.reduce(left)
+            worst = _least(left)
             lacking = worst < 0.0
-            out = lacking if out is None else out | lacking
+            out = lacking if out is None else np.logical_or(out, lacking, out=out)
         else:
             left = [view.share_free[_MEMORY][rows]]
             worst = left[0]
@@ -140,18 +173,18 @@ class Picker(Remembered):
         return total
 
     def _add(self, base: Floats, left: list[Floats], worst: Floats) -> Floats:
-        total = base
+        total, spare = base.copy(), np.empty_like(worst)
         for fit, weight in self._fits:
-            total = weight * fit(left, worst) + total
-        return total if self._fits else np.array(total)
+            total += np.multiply(fit(left, worst, spare), weight, out=spare)
+        return total
 
     def _narrow(self, rows: Rows) -> Flags | None:
         """Where anything but the asked amounts keeps it out; None where nothing could."""
         view, demand = self.view, self.demand
         out: Flags | None = None
-        if slots := demand.resources[SLOTS]:
-            out = view.free[SLOTS][rows] < slots
-        if demand.entry_bytes:
+        if demand.resources[SLOTS] > 1:
+            out = view.free[SLOTS][rows] < demand.resources[SLOTS]
+        if demand.entry_bytes > DOCUMENT_BYTES_LEAST:
             full = view.document_bytes_free[rows] < demand.entry_bytes
             out = full if out is None else out | full
         if self.eligible is not None:
@@ -164,23 +197,58 @@ class Picker(Remembered):
 
     # ------------------------------------------------------------- one
 
-    def pick(self, avoid: Sequence[int] = (), prefer: int = NO_DEVICE) -> int:
+    def pick(
+        self, avoid: Sequence[int] = (), prefer: int = NO_DEVICE, grouping: Grouping | None = None
+    ) -> int:
         """The best device's row, or `NO_DEVICE`.
 
         `prefer` is taken if it can take it at all; `avoid` only when there is no other.
+        `grouping` says what the job's other tasks allow and wish.
         """
         self.follow()
-        if prefer != NO_DEVICE and self.total[prefer] > OUT:
+        total = self.total
+        if grouping is not None:
+            total = np.where(grouping.allows(), total + GROUP_WEIGHT * grouping.score(), OUT)
+        if prefer != NO_DEVICE and total[prefer] > OUT:
             return prefer
         if not self.view.count:
             return NO_DEVICE
-        row = int(self.total.argmax())
-        if row in avoid and self.total[row] > OUT:
-            others = self.total.copy()
-            others[[r for r in avoid if r >= 0]] = OUT
+        row = int(total.argmax())
+        if row in avoid and total[row] > OUT:
+            others = total.copy()
+            others[list(avoid)] = OUT
             other = int(others.argmax())
             row = other if others[other] > OUT else row
-        return row if self.total[row] > OUT else NO_DEVICE
+        return row if total[row] > OUT else NO_DEVICE
+
+    def fits(self, row: int) -> bool:
+        """Whether this device could take it now."""
+        self.follow()
+        return bool(self.total[row] > OUT)
+
+    def able(self) -> Flags:
+        """Devices that could take it now."""
+        self.follow()
+        return self.total > OUT
+
+    def parts(self, row: int) -> dict[str, float]:
+        """Each criterion of the policy for one device, as it stands; for explanations."""
+        rows, view = np.array([row]), self.view
+        left = [
+            view.share_free[i][rows] - view.scale[i][rows] * view.amount(self.demand, i, rows)
+            for i in self.asked
+        ] or [view.share_free[_MEMORY][rows]]
+        found = {
+            name: fit(left, _least(left), np.empty(1))
+            for name, (fit, weight) in self.policy.fits.items()
+            if weight
+        }
+        found |= {name: trait(view, rows) for name, (trait, weight) in self.policy.traits.items() if weight}
+        return {name: round(float(score[0]), 4) for name, score in found.items()}
+
+    def share(self, row: int) -> Share:
+        """What the demand would reserve there."""
+        return self.view.share(row, self.demand)
 
     # ------------------------------------------------------------- many
 
@@ -197,41 +265,43 @@ class Picker(Remembered):
             raise AssertionError(f"{self.policy_name} places in turn")
         chosen: list[int] = []
         heads, taken = self.total.copy(), np.zeros(self.view.count, np.int64)
-        depth = 0
+        depth = _DEPTH
         while len(chosen) < count:
             wanted = count - len(chosen)
-            budget = max(_PAIRS_LEAST, 4 * wanted)
-            rows = _best(heads, min(wanted, budget // depth if depth else wanted))
+            pairs = max(_PAIRS_LEAST, _DEPTH * wanted)
+            rows = _best(heads, min(wanted, max(1, pairs // depth)))
             if not len(rows):
                 break
-            depth = max(depth, budget // len(rows))
-            picked = self._merge(rows, taken, depth, wanted, heads)
+            picked, too_shallow = self._merge(rows, taken, max(depth, pairs // len(rows)), wanted, heads)
             chosen += picked.tolist()
             np.add.at(taken, picked, 1)
             again = np.unique(picked)
-            heads[again] = self._ahead(again, taken[again][:, None], 1)[:, 0]
-            depth *= 8
+            heads[again] = self._ahead(again, taken[again][:, None])[:, 0]
+            depth = depth * _DEPTH if too_shallow else max(1, depth // _DEPTH)
         return chosen
 
-    def _merge(self, rows: Ints, taken: Ints, depth: int, wanted: int, heads: Floats) -> Ints:
-        """The next picks among these devices, as far as they are certain; at least one."""
+    def _merge(self, rows: Ints, taken: Ints, depth: int, wanted: int, heads: Floats) -> tuple[Ints, bool]:
+        """The next picks among these devices, as far as they are certain, at least one; and whether
+        a device that ran out of looked-at copies was what ended the certainty."""
         copies = self.view.copies(self.demand, rows) - taken[rows]
-        depth = max(1, min(depth, int(copies.max())))
-        scores = self._ahead(rows, taken[rows][:, None] + np.arange(depth), depth)
+        depth = max(1, min(depth, wanted, int(copies.max())))
+        scores = self._ahead(rows, taken[rows][:, None] + np.arange(depth))
         running = np.minimum.accumulate(scores, axis=1).ravel()
         order = _first(running, wanted)
         order = order[running[order] > OUT]
         at, copy = order // depth, order % depth
         ends = np.flatnonzero((copy == depth - 1) & (copies[at] > depth))
         sure = len(order) if not len(ends) else int(ends[0]) + 1
-        limit = _best_beside(heads, rows)
-        if limit > OUT:
-            below = np.flatnonzero(running[order[:sure]] <= limit)
-            sure = min(sure, max(1, int(below[0]))) if len(below) else sure
-        return rows[at[:sure]]
+        too_shallow = sure < len(order)
+        # So many picks touch no more devices than that: then the others don't matter.
+        limit = OUT if len(rows) >= wanted else _best_beside(heads, rows)
+        if sure and running[order[sure - 1]] <= limit:  # a device that was not looked at may come first
+            below = int(np.flatnonzero(running[order[:sure]] <= limit)[0])
+            sure, too_shallow = max(1, below), False
+        return rows[at[:sure]], too_shallow
 
-    def _ahead(self, rows: Ints, copies: Ints, depth: int) -> Floats:
-        """Scores (rows, depth) of the next copy when so many copies were placed there before."""
+    def _ahead(self, rows: Ints, copies: Ints) -> Floats:
+        """Scores, in the shape of `copies`, of the next copy when so many copies were placed there before."""
         view, demand = self.view, self.demand
         left = []
         for i in self.asked:
@@ -241,7 +311,7 @@ class Picker(Remembered):
             left.append((view.free[i][rows][:, None] - copies * each) * scale - each * scale)
         base = np.broadcast_to(self.bases.of(self.policy_name).column[rows][:, None], copies.shape)
         if left:
-            worst = left[0] if len(left) == 1 else np.minimum.reduce(left)
+            worst = _least(left)
         else:
             left = [np.broadcast_to(view.share_free[_MEMORY][rows][:, None], copies.shape)]
             worst = left[0]
@@ -253,6 +323,13 @@ class Picker(Remembered):
             most = np.where(self.eligible[rows], most, 0)
         np.copyto(total, OUT, where=copies >= most[:, None])
         return total
+
+
+def _least(columns: list[Floats]) -> Floats:
+    least = columns[0]
+    for column in columns[1:]:
+        least = np.minimum(least, column)
+    return least
 
 
 def _all_of(columns: dict[str, Flags]) -> Flags | None:

@@ -39,7 +39,7 @@ def press(shifts: Shifts, allowed: Allowed, goal: float, moves_max: int, gain_mi
 
 def _relieve(shifts: Shifts, allowed: Allowed, worst: int, gain_min: float) -> bool:
     """Makes the move of one of its tasks after which the larger of both loads is smallest."""
-    tasks, now = shifts.tasks, shifts.columns()
+    tasks, now = shifts.tasks, {r: shifts.column(r) for r in shifts.reserved}
     mine = np.flatnonzero((tasks.row == worst) & tasks.movable & ~shifts.moved)
     options = []
     for task, needs in zip(mine.tolist(), shifts.needs(mine), strict=True):
@@ -58,13 +58,13 @@ def _relieve(shifts: Shifts, allowed: Allowed, worst: int, gain_min: float) -> b
     return False
 
 
-def _fits(shifts: Shifts, now: list[Ints], needs: Needs, able: Flags) -> Flags:
+def _fits(shifts: Shifts, now: dict[int, Ints], needs: Needs, able: Flags) -> Flags:
     for r, amount in needs:
         able = able & (shifts.devices.capacity[r] - now[r] >= amount)
     return able
 
 
-def _after(shifts: Shifts, now: list[Ints], needs: Needs) -> Floats:
+def _after(shifts: Shifts, now: dict[int, Ints], needs: Needs) -> Floats:
     """The load that each device would have with the task as well."""
     wants, result = dict(needs), np.zeros(shifts.part.size)
     for r in shifts.counted:

@@ -2,7 +2,8 @@
 
 Two kinds. A *fit* looks at what would be left of the asked resources after the task was
 placed: `left`, one column per asked resource, the share of the offer that stays free, and
-`worst`, the smallest of them; never below 0 where the task fits. A *trait* looks at the
+`worst`, the smallest of them; never below 0 where the task fits; `out` is a column that it
+may answer in. A *trait* looks at the
 device alone. What a device does not say of itself (no battery, no thermometer) counts as
 good: silence is no fault.
 """
@@ -15,7 +16,7 @@ import numpy as np
 
 from controller.scheduler.view import Floats, Rows, View
 
-Fit = Callable[[list[Floats], Floats], Floats]
+Fit = Callable[[list[Floats], Floats, Floats], Floats]
 Trait = Callable[[View, Rows], Floats]
 
 COOL_C, HOT_C = 50, 80
@@ -28,23 +29,29 @@ MEMORY_HALF_MIB = 65_536
 # ------------------------------------------------------------- fits
 
 
-def room(left: list[Floats], worst: Floats) -> Floats:
+def room(left: list[Floats], worst: Floats, out: Floats) -> Floats:
     """1: all of its scarcest asked resource stays free; 0: it would be full."""
     return worst
 
 
-def packed(left: list[Floats], worst: Floats) -> Floats:
+def packed(left: list[Floats], worst: Floats, out: Floats) -> Floats:
     """1: the asked resources would be used up; 0: the task would be alone on an endless device."""
-    return 1.0 - sum(left[1:], left[0]) / len(left)
+    np.copyto(out, left[0])
+    for column in left[1:]:
+        out += column
+    out *= -1.0 / len(left)
+    out += 1.0
+    return out
 
 
-def even(left: list[Floats], worst: Floats) -> Floats:
+def even(left: list[Floats], worst: Floats, out: Floats) -> Floats:
     """1: the asked resources would be equally full; 0: one full, another empty, which strands it."""
-    if len(left) == 1:
-        return np.ones_like(left[0])
-    if len(left) == 2:
-        return 1.0 - np.abs(left[0] - left[1])
-    return 1.0 - (np.maximum.reduce(left) - worst)
+    np.copyto(out, left[0])
+    for column in left[1:]:
+        np.maximum(out, column, out=out)
+    np.subtract(worst, out, out=out)
+    out += 1.0
+    return out
 
 
 # ------------------------------------------------------------- traits
@@ -52,7 +59,7 @@ def even(left: list[Floats], worst: Floats) -> Floats:
 
 def cool(view: View, rows: Rows) -> Floats:
     """1 up to 50 °C, falling to 0 at 80 °C; half of that while it throttles itself."""
-    score = np.clip((HOT_C - view.temperature_c[rows]) / (HOT_C - COOL_C), 0.0, 1.0)
+    score: Floats = np.clip((HOT_C - view.temperature_c[rows]) / (HOT_C - COOL_C), 0.0, 1.0)
     return score * np.where(view.throttled[rows], 0.5, 1.0)
 
 
@@ -63,7 +70,8 @@ def powered(view: View, rows: Rows) -> Floats:
 
 def unmetered(view: View, rows: Rows) -> Floats:
     """1: traffic costs nothing; 0: a metered link."""
-    return 1.0 - view.metered[rows]
+    score: Floats = 1.0 - view.metered[rows].astype(np.float64)
+    return score
 
 
 def unworn(view: View, rows: Rows) -> Floats:
@@ -73,7 +81,8 @@ def unworn(view: View, rows: Rows) -> Floats:
 
 def near(view: View, rows: Rows) -> Floats:
     """1: no delay to the broker; 0.5 at 50 ms; towards 0."""
-    return NEAR_MS / (NEAR_MS + np.maximum(view.latency_ms[rows], 0.0))
+    score: Floats = NEAR_MS / (NEAR_MS + np.maximum(view.latency_ms[rows], 0.0))
+    return score
 
 
 def steady(view: View, rows: Rows) -> Floats:

@@ -18,7 +18,7 @@ Needs = list[tuple[int, int]]
 """What a task needs: (resource, amount), without what it doesn't."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Move:
     """`task` (index into the columns of tasks) goes from device `source` to device `target`.
 
@@ -42,13 +42,16 @@ class Shifts:
     def __init__(self, devices: Devices, tasks: Placed, counted: tuple[int, ...]) -> None:
         self.devices, self.tasks = devices, tasks
         spoken = [r for r, amounts in enumerate(tasks.amounts) if amounts.any()]
-        self._asked = tuple(spoken)
+        self.asked = tuple(spoken)
         self.counted = tuple(r for r in counted if r in spoken or devices.reserved[r].any())
         """What nobody asks for and nobody holds is no load, whatever counts."""
         self.part = devices.receives | devices.gives
         load = np.where(self.part, loads(devices.capacity, devices.reserved, self.counted), 0.0)
         self.load: list[float] = load.tolist()
-        self.reserved: list[list[int]] = [column.tolist() for column in devices.reserved]
+        self.reserved: dict[int, list[int]] = {
+            r: devices.reserved[r].tolist() for r in sorted({*self.counted, *spoken})
+        }
+        """Of what somebody asks for or what is load; nothing else can change or matter."""
         self._size = {r: np.maximum(devices.capacity[r], 1).tolist() for r in self.counted}
         self._weighs: list[bool] = self.part.tolist()
         self._count = max(1, int(self.part.sum()))
@@ -63,12 +66,14 @@ class Shifts:
 
     def needs(self, tasks: Ints) -> list[Needs]:
         """What each of these tasks needs."""
-        amounts = zip(*[self.tasks.amounts[r][tasks].tolist() for r in self._asked], strict=True)
-        return [[(r, n) for r, n in zip(self._asked, row, strict=True) if n] for row in amounts]
+        if not self.asked:
+            return [[] for _ in range(tasks.size)]
+        amounts = zip(*[self.tasks.amounts[r][tasks].tolist() for r in self.asked], strict=True)
+        return [[(r, n) for r, n in zip(self.asked, row, strict=True) if n] for row in amounts]
 
-    def columns(self) -> list[Ints]:
-        """The reservations as arrays, a copy."""
-        return [np.array(column, np.int64) for column in self.reserved]
+    def column(self, resource: int) -> Ints:
+        """What is reserved of it on each device, a copy."""
+        return np.array(self.reserved[resource], np.int64)
 
     def loads(self) -> Floats:
         """The loads as an array, a copy."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ Rows = slice | Ints
 
 CPU, GPU, SLOTS = NAMES.index("cpu_milli"), NAMES.index("gpu_milli"), NAMES.index("slots")
 WHOLE_MILLI = 1_000
+DOCUMENT_BYTES_LEAST = 1_024
+"""A device whose document has less left counts as full: so most tasks need not ask."""
 NO_MODEL = -1
 LOG_ROWS_MAX = 100_000
 """Then who remembers looks at everything anew: a log must not grow for ever."""
@@ -42,6 +44,9 @@ class Share(NamedTuple):
     resources: Resources
     accelerators: tuple[tuple[int, int], ...] = ()
     extras: tuple[tuple[str, int], ...] = ()
+
+
+NOTHING = Share(Resources())
 
 
 @dataclass(slots=True)
@@ -159,6 +164,11 @@ class View:
         """Devices that may be given something now."""
         return self.online & self.open & self.fit
 
+    def takes(self, rows: Rows | int) -> Flags:
+        """Ready, with a slot and some room in its document: what every task needs."""
+        able: Flags = self.online[rows] & self.open[rows] & self.fit[rows] & (self.free[SLOTS][rows] > 0)
+        return able & (self.document_bytes_free[rows] >= DOCUMENT_BYTES_LEAST)
+
     def copy(self) -> View:
         """A copy to try things on."""
         other = View(max(1, self.count))
@@ -241,9 +251,7 @@ class View:
                 free[row] -= sign * amount
                 self.share_free[i][row] = free[row] * self.scale[i][row]
         self.document_bytes_free[row] -= sign * entry_bytes
-        for place, milli in share.accelerators:
-            if place < self.accel_free.shape[1]:
-                self.accel_free[row, place] -= sign * milli
+        self.take_accelerators(row, share, sign)
         for name, amount in share.extras:
             if name in self.extras_free:
                 self.extras_free[name][row] -= sign * amount
@@ -268,6 +276,11 @@ class View:
         self.log += rows.tolist()
         if len(self.log) > LOG_ROWS_MAX:
             self.touch_all()
+
+    def take_accelerators(self, row: int, share: Share, sign: int = 1) -> None:
+        for place, milli in share.accelerators:
+            if 0 <= place < self.accel_free.shape[1]:
+                self.accel_free[row, place] -= sign * milli
 
     # ------------------------------------------------------------- what a demand is on a device
 
@@ -310,8 +323,10 @@ class View:
         for i, amount in enumerate(demand.resources):
             if amount:
                 np.minimum(most, self.free[i][rows] // self.amount(demand, i, rows), out=most)
+        np.minimum(most, self.free[SLOTS][rows], out=most)
+        spare_bytes = self.document_bytes_free[rows] - max(0, DOCUMENT_BYTES_LEAST - demand.entry_bytes)
         if demand.entry_bytes:
-            np.minimum(most, self.document_bytes_free[rows] // demand.entry_bytes, out=most)
+            np.minimum(most, spare_bytes // demand.entry_bytes, out=most)
         for name, amount in demand.extras.items():
             free = self.extras_free.get(name)
             np.minimum(most, free[rows] // amount if free is not None else 0, out=most)
@@ -325,6 +340,7 @@ def _dtype(name: str) -> type[np.generic]:
     return np.bool_ if name in _FLAGS else np.float64 if name in _FLOATS else np.int64
 
 
-def _taller(column: npt.NDArray[np.generic], size: int, value: int) -> npt.NDArray[np.generic]:  # type: ignore[misc]
+def _taller(column: Any, size: int, value: int) -> Any:
+    """The same column with rows of `value` below."""
     shape = (size - len(column), *column.shape[1:])
     return np.concatenate([column, np.full(shape, value, column.dtype)])

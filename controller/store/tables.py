@@ -270,7 +270,9 @@ _JOB_COLUMNS = (
     *("state", "desired", "created_at", "changed_at", "actor", "idempotency_key", "fingerprint"),
     "rules",
 )
-_TASK_FIELDS = ("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at")
+_TASK_FIELDS = (
+    *("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at", "pin"),
+)
 _ATTEMPT_TAIL = (
     *("since", "removed_epoch", "until", "exit_code", "signal", "reason"),
     *("created_at", "started_at", "ended_at", "given"),

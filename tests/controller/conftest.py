@@ -12,6 +12,7 @@ from controller.core.effects import Confirm, PublishFleet, PublishLeases, Reply
 from controller.core.events import CanaryReturned, DeviceDecision, HeartbeatBatch, JobCancelled, JobSubmitted
 from controller.core.leadership import Beginning
 from controller.core.records import LeaderRow, TaskSpec
+from controller.core.rules import Rules
 from controller.store.memory import MemoryStore
 from protocol.core import Connect, LinkUp, MessageArrived, Publish, Save, TimerElapsed
 from protocol.messages import (
@@ -53,7 +54,7 @@ class Desk:
         """A new core out of what is saved, as after a crash or a failed save."""
         leader, _ = self.store.lead("c1", above, WALL_MS + self.now)
         beginning = Beginning(self.now, wait, bool(above), WALL_MS)
-        self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), "spread")
+        self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), Rules("spread"))
         self.epoch = leader.epoch
         for effect in self.at(self.now):
             if isinstance(effect, Connect):
