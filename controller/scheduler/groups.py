@@ -32,13 +32,11 @@ def codes(values: Sequence[Name | None]) -> tuple[Ints, list[Name]]:
 
 
 def shares_of(names: Sequence[str], targets: Sequence[tuple[str, int]]) -> Floats:
-    """The share that each value should have: its percent; what is left goes evenly to all others."""
+    """Each value's percent. What is left for all others together stands at each of them, below zero:
+    how many they are is only known when it is known which ones can be reached."""
     wanted = dict(targets)
-    if not wanted:
-        return np.full(len(names), 1.0)
-    others = sum(name not in wanted for name in names)
-    rest = max(0, 100 - sum(wanted.values())) / max(1, others)
-    return np.array([wanted.get(name, rest) for name in names], np.float64)
+    rest = max(0, 100 - sum(wanted.values()))
+    return np.array([wanted.get(name, -rest) for name in names], np.float64)
 
 
 def affinity(columns: Sequence[Flags], weights: Sequence[int], count: int) -> Floats:
@@ -60,7 +58,7 @@ class Distinct:
 
 @dataclass(slots=True)
 class Shares:
-    """Tasks in these shares over values; `shares` has one number per code, their scale is free."""
+    """Tasks in these shares over values; `shares` has one number per code, as `shares_of` makes them."""
 
     words: str
     codes: Ints
@@ -198,7 +196,9 @@ class _Spread:
     def reach(self, candidates: Flags) -> None:
         there = self.codes[candidates & (self.codes >= 0)]
         reached = np.bincount(there, minlength=len(self.wanted)) > 0
-        self.shares = np.where(reached, self.wanted, 0.0)
+        others = reached & (self.wanted < 0)
+        self.shares = np.where(reached, np.maximum(self.wanted, 0.0), 0.0)
+        self.shares[others] = -self.wanted[others] / max(1, int(others.sum()))
         self.shares /= max(float(self.shares.sum()), 1e-300)
 
     def count_all(self, rows: Ints) -> None:

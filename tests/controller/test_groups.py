@@ -29,14 +29,12 @@ def dumb_allows(zone_of, tasks, limits):
 
 def dumb_score(zone_of, tasks, wanted, candidates):
     """The reference: shares in percent, then by how many tasks each zone is ahead of the neediest."""
-    there = [z for z in dict.fromkeys(zone_of) if z is not None]
     said = dict(wanted)
-    others = [z for z in there if z not in said]
-    share = {z: said.get(z, (100 - sum(said.values())) / len(others) if others else 0) for z in there}
-    if not said:
-        share = dict.fromkeys(there, 1)
-    reached = {zone_of[row] for row in candidates if share.get(zone_of[row], 0) > 0}
-    total = sum(share[z] for z in there if z in reached)
+    there = {zone_of[row] for row in candidates} - {None}
+    others = there - set(said)
+    share = {z: said.get(z, (100 - sum(said.values())) / max(1, len(others))) for z in there}
+    reached = {z for z in there if share[z] > 0}
+    total = sum(share[z] for z in reached)
     count = {z: sum(zone_of[t] == z for t in tasks) for z in reached}
     short = {z: share[z] / total * (sum(count.values()) + 1) - count[z] for z in reached}
     return [1 / (1 + max(short.values()) - short[z]) if z in reached else 0.0 for z in zone_of]
@@ -161,3 +159,12 @@ def test_codes_are_numbered_by_their_first_device(values):
     found, names = codes(values)
     assert [None if c < 0 else names[c] for c in found] == values
     assert names == list(dict.fromkeys(v for v in values if v is not None))
+
+
+def test_what_targets_leave_is_shared_by_the_others_that_can_be_reached():
+    found, names = codes(["a", "b", "c", "d"])
+    targets = (("a", 50), ("gone", 20))
+    group = Grouping(4, [], [Shares("", found, shares_of(names, targets), 1)], [0, 1, 2], np.arange(4) < 3)
+    # Due of four: a 50/80, b and c 15/80 each. Nobody reaches d, and `gone` is nowhere.
+    short = np.array([50, 15, 15]) / 80 * 4 - 1
+    assert group.score() == pytest.approx([*(1 / (1 + short.max() - short)), 0])
