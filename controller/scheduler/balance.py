@@ -132,7 +132,7 @@ def _stage(shifts: Shifts, allowed: Allowed, aims: Aims, ceiling: float) -> bool
     for r in shifts.counted:
         over |= shifts.column(r) > limits[r]
     receivers = Receivers(shifts, devices.receives & ~over, limits, allowed)
-    free = tasks.movable & ~shifts.moved & (over & devices.gives)[tasks.row]
+    free = tasks.movable & shifts.unmoved() & (over & devices.gives)[tasks.row]
     failures = 0
     while failures < _FAILURES_MAX:
         for r, most in receivers.most().items():

@@ -40,7 +40,7 @@ def press(shifts: Shifts, allowed: Allowed, goal: float, moves_max: int, gain_mi
 def _relieve(shifts: Shifts, allowed: Allowed, worst: int, gain_min: float) -> bool:
     """Makes the move of one of its tasks after which the larger of both loads is smallest."""
     tasks, now = shifts.tasks, {r: shifts.column(r) for r in shifts.reserved}
-    mine = np.flatnonzero((tasks.row == worst) & tasks.movable & ~shifts.moved)
+    mine = np.flatnonzero((tasks.row == worst) & tasks.movable & shifts.unmoved())
     options = []
     for task, needs in zip(mine.tolist(), shifts.needs(mine), strict=True):
         able = shifts.devices.receives & allowed(int(tasks.group[task]))

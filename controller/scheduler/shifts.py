@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.scheduler.imbalance import Devices, Placed, loads
-from controller.scheduler.view import Floats, Ints
+from controller.scheduler.view import Flags, Floats, Ints
 
 Needs = list[tuple[int, int]]
 """What a task needs: (resource, amount), without what it doesn't."""
@@ -52,12 +52,14 @@ class Shifts:
             r: devices.reserved[r].tolist() for r in sorted({*self.counted, *spoken})
         }
         """Of what somebody asks for or what is load; nothing else can change or matter."""
-        self._size = {r: np.maximum(devices.capacity[r], 1).tolist() for r in self.counted}
+        self._shares: list[tuple[int, list[int], list[int]]] = [
+            (r, self.reserved[r], np.maximum(devices.capacity[r], 1).tolist()) for r in self.counted
+        ]
         self._weighs: list[bool] = self.part.tolist()
         self._count = max(1, int(self.part.sum()))
         self._sum, self._squares = float(load.sum()), float(load @ load)
         self.moves: list[Move] = []
-        self.moved = np.zeros(tasks.row.size, np.bool_)
+        self._cost: list[float] = tasks.cost.tolist()
 
     @property
     def mean(self) -> float:
@@ -75,6 +77,12 @@ class Shifts:
         """What is reserved of it on each device, a copy."""
         return np.array(self.reserved[resource], np.int64)
 
+    def unmoved(self) -> Flags:
+        """The tasks that no move is about so far."""
+        result = np.ones(self.tasks.row.size, np.bool_)
+        result[[move.task for move in self.moves]] = False
+        return result
+
     def loads(self) -> Floats:
         """The loads as an array, a copy."""
         return np.array(self.load)
@@ -82,8 +90,8 @@ class Shifts:
     def load_with(self, row: int, wants: dict[int, int], sign: int) -> float:
         """The load of a device with these amounts more (sign 1) or less (-1)."""
         most = 0.0
-        for r, size in self._size.items():
-            share = (self.reserved[r][row] + sign * wants.get(r, 0)) / size[row]
+        for r, reserved, size in self._shares:
+            share = (reserved[row] + sign * wants.get(r, 0)) / size[row]
             if share > most:
                 most = share
         return most
@@ -100,10 +108,10 @@ class Shifts:
         if gain < gain_min:
             return False
         for r, amount in needs:
-            self.reserved[r][source] -= amount
-            self.reserved[r][target] += amount
+            column = self.reserved[r]
+            column[source] -= amount
+            column[target] += amount
         self.load[source], self.load[target] = left, holds
         self._sum, self._squares = total, squares
-        self.moved[task] = True
-        self.moves.append(Move(task, source, target, float(self.tasks.cost[task]), gain, had, found))
+        self.moves.append(Move(task, source, target, self._cost[task], gain, had, found))
         return True
