@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -358,3 +359,28 @@ def test_a_spread_adds_up(spread, words):
     found = spread_fault(*spread)
     assert (words is None) == (found is None)
     assert words is None or words in found[1]
+
+
+# ----------------------------------------------------------------- the page for users
+
+
+def rows_of(heading):
+    page = (Path(__file__).parents[2] / "docs" / "conditions.md").read_text(encoding="utf-8")
+    (part,) = (p for p in page.split("\n## ") if p.startswith(heading + "\n"))
+    return [row.split("|")[1].strip().strip("`") for row in part.splitlines() if row.startswith("| `")]
+
+
+def test_every_example_of_the_page_can_be_asked_and_every_operator_has_one():
+    examples = rows_of("Operators") + rows_of("Tasks of a job together")
+    told = set()
+    for example in examples:
+        words = example.split(" ", 2) if example != "distinct_device" else ["", example]
+        attribute, operator, value = [*words, ""][:3]
+        assert check_constraint(attribute, operator, value) == "", example
+        told.add(operator)
+    assert told | {"<", "<=", ">"} == {*OPERATORS, *GROUP_OPERATORS}
+
+
+def test_the_page_names_every_attribute():
+    named = re.findall(r"[a-z_]+(?:\.<)?", " ".join(rows_of("Attributes")))
+    assert {n.rstrip("<") for n in named} >= {*ATTRIBUTES, "capacity.", "extra.", "label."}
