@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -53,28 +54,56 @@ ANY_YEAR = datetime(2000, 1, 1)
 SEARCH = timedelta(days=366 * 50)
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
+MINUTE_MS = 60_000
 MILLISECOND = timedelta(milliseconds=1)
 FIRST_MS = (datetime(2, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
 LAST_MS = (datetime(9_900, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
 """Between these no step of the search leaves what `datetime` can hold."""
 
 
+class NoSchedule(ValueError):
+    """`check_schedule` would have refused this, at least on this machine: zones are its own."""
+
+
 def next_fire_ms(expression: str, zone: str, after_wall_ms: int) -> int | None:
     """The first fire strictly after `after_wall_ms`; None: none in 50 years, or none before year 9900.
 
-    All in Unix milliseconds. Takes what `check_schedule` finds no fault with; raises `ValueError` else.
+    All in Unix milliseconds. Takes what `check_schedule` finds no fault with; raises `NoSchedule` else.
     """
-    if after_wall_ms >= LAST_MS:
-        return None
-    after = EPOCH + max(after_wall_ms, FIRST_MS) * MILLISECOND
-    where = _zone(zone)
-    if where is None:
-        raise ValueError(f"no time zone {zone!r}")
-    try:
-        fire = _next(_plain(expression), where, after)
-    except CronSimError as error:
-        raise ValueError(f"no schedule: {expression!r}: {error}") from error
-    return None if fire is None else (fire - EPOCH) // MILLISECOND
+    return next(_fires_ms(expression, zone, after_wall_ms), None)
+
+
+def newest_fires_ms(
+    expression: str, zone: str, after_wall_ms: int, until_wall_ms: int, most: int
+) -> list[int]:
+    """The last `most` fires after one time and up to another, in order; however many there are.
+
+    Costs the logarithm of the time between, since a controller may have been away for years.
+    """
+
+    def first(after_ms: int) -> list[int]:
+        fires = takewhile(lambda ms: ms <= until_wall_ms, _fires_ms(expression, zone, after_ms))
+        return list(islice(fires, most + 1))
+
+    early, late, found = after_wall_ms, until_wall_ms, first(after_wall_ms)
+    if len(found) <= most:
+        return found
+    while late - early > MINUTE_MS:  # more than `most` come after `early`, and at most so many after `late`
+        middle = (early + late) // 2
+        early, late = (middle, late) if len(first(middle)) > most else (early, middle)
+    return first(late)
+
+
+def follows_clock(expression: str) -> bool:
+    """Does it run at no fixed times of the day: every so many minutes, or in each hour?"""
+    minute, hour = _plain(expression).split()[:2]
+    return minute.startswith("*") or hour.startswith("*")
+
+
+def local_text(wall_ms: int, zone: str) -> str:
+    """A time for people: `2026-03-29T03:00+02:00`."""
+    at = EPOCH + min(max(wall_ms, FIRST_MS), LAST_MS) * MILLISECOND
+    return at.astimezone(_zone(zone) or UTC).isoformat(timespec="minutes")
 
 
 def check_schedule(expression: str, zone: str) -> str:
@@ -85,15 +114,35 @@ def check_schedule(expression: str, zone: str) -> str:
 # ------------------------------------------------------------------ searching
 
 
-def _next(expression: str, zone: tzinfo, after: datetime) -> datetime | None:
+def _fires_ms(expression: str, zone: str, after_ms: int) -> Iterator[int]:
+    """Every fire after that time, as long as the next comes within 50 years."""
+    if after_ms >= LAST_MS:
+        return
+    where, after = _zone(zone), EPOCH + max(after_ms, FIRST_MS) * MILLISECOND
+    if where is None:
+        raise NoSchedule(f"no time zone {zone!r}")
+    try:
+        for fire in _fires(_plain(expression), where, after):
+            fire_ms = (fire - EPOCH) // MILLISECOND
+            yield fire_ms
+            if fire_ms >= LAST_MS:
+                return
+    except CronSimError as error:
+        raise NoSchedule(f"no schedule: {expression!r}: {error}") from error
+
+
+def _fires(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
     if zone is UTC:
-        return next(CronSim(expression, after), None)
-    minute, hour = expression.split()[:2]
-    if minute.startswith("*") or hour.startswith("*"):
-        return _next_by_clock(expression, zone, after)
-    # What cronsim finds lies in order; from within an overlap it may begin with times that were before.
-    fires = (fire.astimezone(UTC) for fire in CronSim(expression, after.astimezone(zone)))
-    return next((fire for fire in fires if fire > after), None)
+        yield from CronSim(expression, after)
+    elif follows_clock(expression):
+        at: datetime | None = after
+        while at is not None and (at := _next_by_clock(expression, zone, at)) is not None:
+            yield at
+    else:
+        for fire in CronSim(expression, after.astimezone(zone)):
+            at = fire.astimezone(UTC)
+            if at > after:  # from within an overlap it begins with times that were before
+                yield at
 
 
 def _next_by_clock(expression: str, zone: tzinfo, after: datetime) -> datetime | None:
@@ -147,20 +196,22 @@ def _plain(expression: str) -> str:
     """Five fields; nicknames are replaced."""
     fields = NICKNAMES.get(expression.strip().lower(), expression).split()
     if len(fields) != len(FIELDS):  # cronsim takes a sixth for seconds
-        raise ValueError(f"no schedule: {expression!r} has not five fields")
+        raise NoSchedule(f"no schedule: {expression!r} has not five fields")
     return " ".join(fields)
 
 
-@lru_cache(maxsize=1_000)
 def _zone(name: str) -> tzinfo | None:
-    if name == "UTC":
-        return UTC  # needs no zone data, and is quicker
     if not 0 < len(name) <= ZONE_CHARS_MAX or name == "localtime":
         return None  # `localtime` would be another one on each machine
     try:
-        return ZoneInfo(name)
+        return _known_zone(name)
     except (KeyError, ValueError, OSError):  # not there; no name of a zone; a folder such as `Europe`
         return None
+
+
+@lru_cache(maxsize=1_000)
+def _known_zone(name: str) -> tzinfo:
+    return UTC if name == "UTC" else ZoneInfo(name)  # UTC needs no zone data, and is quicker
 
 
 # ------------------------------------------------------------------ what is wrong

@@ -15,6 +15,7 @@ from typing import Any
 from controller.core.claims import doubt_of
 from controller.core.commands import Commands
 from controller.core.condition import Condition
+from controller.core.cron import Cron
 from controller.core.documents import Documents
 from controller.core.effects import Confirm, PublishFleet, Reply
 from controller.core.events import (
@@ -109,6 +110,7 @@ class Controller:
         self._wire(restored, rules, now_ms)
         self.documents.doubt(restored)
         load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
+        self.cron.recall(now_ms)
         self.failover.recall(snapshot.fleet, now_ms)
         self.failover.resume(now_ms)
         self._begin(snapshot, beginning, restored, now_ms)
@@ -128,6 +130,7 @@ class Controller:
         self.failover = Failover(ledger, self.holds)
         self.operators = Operators(ledger, self.holds, self.sessions)
         self.jobs = Jobs(ledger, self.tasks, self.holds)
+        self.cron = Cron(ledger, self.jobs)
         self.output = Output(ledger)
         self.commands = Commands(ledger)
         self.placement = Placement(ledger, self.tasks, self.condition, rules.policy)
@@ -372,6 +375,7 @@ class Controller:
 
     def _on_wall_clock(self, event: WallClockRead, now_ms: int) -> None:
         self.ledger.wall_offset_ms = event.offset_ms
+        self.cron.on_wall_clock(now_ms)
 
     def _on_unfrozen(self, event: FleetUnfrozen, now_ms: int) -> None:
         if self.failover.unfreeze():
@@ -393,6 +397,7 @@ class Controller:
             "hold": lambda key, now: self.failover.on_due(AttemptId(*key), now),
             "ready": self.jobs.on_ready,
             "expired": self.jobs.on_expired,
+            "cron": self.cron.on_due,
             "freeze": lambda key, now: self.failover.on_freeze_due(key),
             "command": lambda key, now: self.commands.on_due(key),
             "link": lambda key, now: self._connect(),

@@ -16,7 +16,7 @@ from controller.core.records import KEYS_MAX, JobRow, JobState, TaskRow
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView, SubmittedView
 from controller.scheduler.view import Demand
-from protocol.tasks import TaskState
+from protocol.tasks import JobKind, TaskState
 
 ENTRY_BYTES = 160
 """Keys, numbers and ids of one entry at their longest, and what surrounds it."""
@@ -61,20 +61,29 @@ class Jobs:
             self._replay(event, known)
             return
         row = self._row(event, now_ms)
+        self.enter(row, now_ms)
+        self.remember(event.idempotency_key, row.id, event.fingerprint)
+        self.ledger.emit(Reply(event.request, SubmittedView(row.id)))
+
+    def enter(self, row: JobRow, now_ms: int) -> None:
+        """A new job with its tasks; a cron job has none, its schedule is looked at instead."""
         job = new_job(row)
         self.ledger.jobs[row.id] = job
         self.ledger.save(row)
-        self.ledger.audit(now_ms, "job", row.id, "", JobState.OPEN, event.actor, reason=f"{row.count} tasks")
+        self.ledger.audit(now_ms, "job", row.id, "", JobState.OPEN, row.actor, reason=f"{row.count} tasks")
+        if row.kind is JobKind.CRON:
+            row.fired_at = row.created_at
+            self.ledger.deadlines.set("cron", row.id, now_ms)
+            return
         for index in range(row.count):
             self._add_task(job, index, now_ms)
-        self.remember(event.idempotency_key, row.id, event.fingerprint)
-        self.ledger.emit(Reply(event.request, SubmittedView(row.id)))
 
     def _row(self, e: JobSubmitted, now_ms: int) -> JobRow:
         wall = self.ledger.wall(now_ms)
         return JobRow(
             e.job, e.name, e.kind, e.count, e.priority, e.guarantee, e.max_attempts, e.ttl_ms, e.lease_ms,
             e.spec, JobState.OPEN, "run", wall, wall, e.actor, e.idempotency_key, e.fingerprint,
+            e.rules,
         )  # fmt: skip
 
     def _add_task(self, job: Job, index: int, now_ms: int) -> None:
@@ -117,6 +126,9 @@ class Jobs:
             self.ledger.save(job.row)
             self.ledger.audit(now_ms, "job", job.row.id, "run", "cancelled", event.actor)
             self._stop(list(self._tasks_of(job)), event.actor, now_ms)
+            if job.row.kind is JobKind.CRON:  # its runs go on: they are jobs of their own
+                self.tasks.close(job, now_ms)
+                self.ledger.deadlines.set("cron", job.row.id, now_ms)  # so that it is forgotten there
         self.ledger.emit(Reply(event.request, DoneView(event.job)))
 
     def _tasks_of(self, job: Job) -> list[Task]:

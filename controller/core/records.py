@@ -3,8 +3,8 @@
 These rows are what `Save` carries and what a store loads; a row replaces the row of the
 same key (its fields named first, see `KEYS`), `AuditRow` and `OutputRow` are appended.
 The file knows no SQL and no clock. `*_at` are wall-clock milliseconds: data for people,
-never compared by the core (the one exception, a job's `ttl_ms` across a restart, is
-told in DESIGN.md).
+never compared by the core (but for a job's `ttl_ms` across a restart, told in DESIGN.md,
+and `fired_at`, since schedules are times for people).
 """
 
 from __future__ import annotations
@@ -137,6 +137,10 @@ class JobRow:
     idempotency_key: str = ""
     fingerprint: str = ""
     rules: JobRules = field(default_factory=JobRules)
+    fired_at: int = 0
+    """Of a cron job: the times of its schedule are decided up to this one, by the wall clock."""
+    runs: int = 0
+    """Of a cron job: how many runs it made."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from controller.core.records import AttemptRow, AttemptState, JobState
 from controller.core.shares import write_share
 from controller.scheduler.view import Share
 from protocol.backoff import retry_ms
-from protocol.tasks import AttemptId, TaskState, check_task_move
+from protocol.tasks import AttemptId, JobKind, TaskState, check_task_move
 
 SERVICE_STABLE_MS = 60_000
 """A service that ran this long starts its restart waits anew."""
@@ -190,11 +190,12 @@ class Tasks:
         self.ledger.deadlines.clear("expired", task.row.id)
         self.ledger.count(f"tasks_{state}")
         if not job.left:
-            self._close(job, now_ms)
+            self.close(job, now_ms)
 
-    def _close(self, job: Job, now_ms: int) -> None:
-        """The last task is final: the job becomes the worst of what they became."""
-        state = JobState.FAILED if job.failed else JobState.CANCELLED if job.cancelled else JobState.SUCCEEDED
+    def close(self, job: Job, now_ms: int) -> None:
+        """The last task is final: the job becomes the worst of what they became; a cron job was cancelled."""
+        cancelled = job.cancelled or job.row.kind is JobKind.CRON
+        state = JobState.FAILED if job.failed else JobState.CANCELLED if cancelled else JobState.SUCCEEDED
         job.row.state, job.row.changed_at = state, self.ledger.wall(now_ms)
         self.ledger.save(job.row)
         self.ledger.audit(now_ms, "job", job.row.id, JobState.OPEN, state)

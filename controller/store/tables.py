@@ -188,7 +188,7 @@ def _job_values(row: Row) -> Values:
     head = list(_JOB_HEAD(row))
     job = cast(JobRow, row)
     head[5] = _GUARANTEE_TEXT[job.guarantee]
-    return (*head, _spec_once(job), *_JOB_TAIL(row), rules_text(job.rules))
+    return (*head, _spec_once(job), *_JOB_TAIL(row), rules_text(job.rules), job.fired_at, job.runs)
 
 
 def read_job(v: Sequence[object]) -> JobRow:
@@ -268,7 +268,7 @@ _LONGER_OUTPUT = (
 _JOB_COLUMNS = (
     *("id", "name", "kind", "count", "priority", "guarantee", "max_attempts", "ttl_ms", "lease_ms", "spec"),
     *("state", "desired", "created_at", "changed_at", "actor", "idempotency_key", "fingerprint"),
-    "rules",
+    *("rules", "fired_at", "runs"),
 )
 _TASK_FIELDS = (
     *("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at", "pin"),

@@ -50,10 +50,10 @@ class Desk:
         self.broker_answers = True
         self.take_over()
 
-    def take_over(self, above=0, wait=False):
+    def take_over(self, above=0, wait=False, offset_ms=WALL_MS):
         """A new core out of what is saved, as after a crash or a failed save."""
-        leader, _ = self.store.lead("c1", above, WALL_MS + self.now)
-        beginning = Beginning(self.now, wait, bool(above), WALL_MS)
+        leader, _ = self.store.lead("c1", above, offset_ms + self.now)
+        beginning = Beginning(self.now, wait, bool(above), offset_ms)
         self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), Rules("spread"))
         self.epoch = leader.epoch
         for effect in self.at(self.now):

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.core.calendar import EXPRESSION_CHARS_MAX, check_schedule, next_fire_ms
+from controller.core.calendar import (
+    EXPRESSION_CHARS_MAX,
+    check_schedule,
+    follows_clock,
+    local_text,
+    newest_fires_ms,
+    next_fire_ms,
+)
 
 MINUTE_MS = 60_000
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -74,13 +81,11 @@ class Reference:
         self.by_clock = fields[0].startswith("*") or fields[1].startswith("*")
 
     def matches(self, local):
+        return local.minute in self.minute and local.hour in self.hour and self.matches_day(local)
+
+    def matches_day(self, local):
         day, weekday = local.day in self.day, local.isoweekday() % 7 in self.weekday
-        return (
-            local.minute in self.minute
-            and local.hour in self.hour
-            and local.month in self.month
-            and (day and weekday if self.both else day or weekday)
-        )
+        return local.month in self.month and (day and weekday if self.both else day or weekday)
 
     def fires(self, zone, start_ms, minutes):
         """Every fire in that many minutes after `start_ms`, looking at each of them."""
@@ -137,11 +142,13 @@ def expressions(hour_top=23):
 @given(expressions(), st.integers(-(2**31), 2**32), st.integers(0, 59_999))
 def test_the_next_fire_is_the_first_minute_that_matches(expression, second, rest):
     reference, after = Reference(expression), second // 60 * MINUTE_MS
-    fire = next_fire_ms(expression, "UTC", after + rest)
-    if fire is None:
-        assert "never fires" in check_schedule(expression, "UTC")
+    if refusal := check_schedule(expression, "UTC"):
+        days = (datetime(2000, 1, 1) + timedelta(days=n) for n in range(366))
+        assert "never fires" in refusal
+        assert not any(reference.matches_day(day) for day in days)
         return
-    assert fire > after + rest and check_schedule(expression, "UTC") == ""
+    fire = next_fire_ms(expression, "UTC", after + rest)
+    assert fire is not None and fire > after + rest
     assert reference.matches(datetime(1970, 1, 1) + timedelta(milliseconds=fire))
     minutes = min((fire - after) // MINUTE_MS, 20_000)
     first = after // MINUTE_MS * MINUTE_MS
@@ -181,6 +188,26 @@ def test_around_a_change_of_clocks_every_fire_is_that_of_the_reference(data):
         # The reference begins within the overlap and knows nothing of the times before it.
         expected = [at for at in expected if not datetime.fromtimestamp(at / 1_000, ZoneInfo(zone)).fold]
     assert [text(at, zone) for at in found] == [text(at, zone) for at in expected]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["* * * * *", "*/7 9-17 * * 1-5", "30 2 * * *", "0 0 1 1 *", "* * * 1 *"]),
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+    st.integers(0, 4 * 86_400_000),
+    st.integers(1, 20),
+)
+def test_the_newest_fires_are_the_last_of_all(expression, zone, span, most):
+    until = ms("2026-10-26T12:00:01")
+    every, after = [], until - span
+    while (after := next_fire_ms(expression, zone, after)) is not None and after <= until:
+        every.append(after)
+    assert newest_fires_ms(expression, zone, until - span, until, most) == every[-most:]
+
+
+def test_the_newest_fires_of_a_century_are_found_as_quickly():
+    newest = newest_fires_ms("* * * 1 *", "Europe/Berlin", ms("1926-05-01"), ms("2026-05-01"), 3)
+    assert [text(at) for at in newest] == [f"2026-01-31T22:{minute}+00:00" for minute in (57, 58, 59)]
 
 
 # ------------------------------------------------------------------ changes of clocks, by hand
@@ -297,6 +324,17 @@ def test_far_dates_are_right():
 def test_what_never_comes_is_searched_for_fifty_years_and_no_longer():
     assert next_fire_ms("* * */20 * 1L", "UTC", ms("2026-01-01")) is None
     assert next_fire_ms("*/5 0 8-14 9 */7", "America/Santiago", ms("2026-01-01")) is not None
+
+
+def test_a_schedule_follows_the_clock_when_its_minute_or_hour_begins_with_a_star():
+    assert [follows_clock(e) for e in ("*/5 3 * * *", "0 */2 * * *", "@hourly")] == [True] * 3
+    assert [follows_clock(e) for e in ("5 3 * * *", "0 0-23 * * *", "@daily")] == [False] * 3
+
+
+def test_a_time_for_people_has_its_offset():
+    assert local_text(ms("2026-07-01T00:30"), "Europe/Berlin") == "2026-07-01T02:30+02:00"
+    assert local_text(ms("2026-07-01T00:30"), "Europe/Atlantis") == "2026-07-01T00:30+00:00"
+    assert [local_text(at, "UTC")[:4] for at in (-(10**18), 10**18)] == ["0002", "9900"]
 
 
 # ------------------------------------------------------------------ refusals
