@@ -36,10 +36,11 @@ GROUP_WEIGHT = 1.0
 """Of spreads, beside a policy's total: a job that asks for one wants it before anything else."""
 _MEMORY = 1
 _ALL = slice(None)
-_FEW_ROWS = 8
+_FEW_ROWS = 16
+"""More than this part of all rows: a look at all is cheaper than sorting out which."""
 _SINGLY = 4
 """Up to so many rows plain numbers are faster than columns."""
-_PAIRS_LEAST = 8_192
+_PAIRS_LEAST = 2_048
 _DEPTH = 4
 """So many copies per device are looked at first; four times more where that was too few."""
 
@@ -50,17 +51,19 @@ class Remembered:
     def __init__(self, view: View) -> None:
         self.view = view
         self._era, self._seen = view.era, len(view.log)
+        self.overtaken = False
+        """The last look found that much had changed at once, traits perhaps."""
 
     def changed(self) -> Ints | None:
-        """Rows that changed since the last call, each once; None: everything may have."""
+        """Rows that changed since the last call, each once; None: so many that all are looked at."""
         view, seen = self.view, self._seen
-        if view.era != self._era:
-            self._era, self._seen = view.era, len(view.log)
-            return None
         self._seen = len(view.log)
-        if self._seen - seen <= 1:
-            return np.array(view.log[seen:], np.int64)
-        return np.array(sorted(dict.fromkeys(view.log[seen:])), np.int64)
+        self.overtaken = view.era != self._era
+        self._era = view.era
+        if self.overtaken or self._seen - seen > max(_SINGLY, view.count // _FEW_ROWS):
+            return None
+        rows = np.array(view.log[seen:], np.int64)
+        return rows if len(rows) <= 1 else np.unique(rows)
 
 
 class Base(Remembered):
@@ -78,8 +81,10 @@ class Base(Remembered):
     def follow(self) -> None:
         """Takes in what changed."""
         rows = self.changed()
-        if rows is None or len(self.column) != self.view.count:
+        if self.overtaken or len(self.column) != self.view.count or (rows is None and self.policy.in_turn):
             self._anew()
+        elif rows is None:
+            self.column = self._opened(_ALL)
         elif len(rows):
             if self.policy.in_turn:
                 self._traits[rows] = self._traits_of(rows)
@@ -145,10 +150,7 @@ class Picker(Remembered):
             self.total = self._whole()
         elif len(rows):
             base = self.bases.of(self.policy_name).column
-            if len(rows) > self.view.count // _FEW_ROWS:
-                self.total = self._score(_ALL, base)
-            else:
-                self.total[rows] = self._score(rows, base[rows])
+            self.total[rows] = self._score(rows, base[rows])
 
     def _score(self, rows: Rows, base: Floats) -> Floats:
         """Totals of these devices; `base` is theirs."""

@@ -263,14 +263,14 @@ class View:
             for row in rows.tolist():
                 self.take(row, self.share(row, demand), demand.entry_bytes)
             return
-        counts = np.bincount(rows, minlength=self.count)
+        once, counts = np.unique(rows, return_counts=True)
         for i, amount in enumerate(demand.resources):
             if amount:
-                self.free[i] -= counts * amount
-                np.multiply(self.free[i], self.scale[i], out=self.share_free[i])
-        self.document_bytes_free -= counts * demand.entry_bytes
+                left = self.free[i][once] - counts * amount
+                self.free[i][once], self.share_free[i][once] = left, left * self.scale[i][once]
+        self.document_bytes_free[once] -= counts * demand.entry_bytes
         for name, amount in demand.extras.items():
-            self.extras_free[name] -= counts * amount
+            self.extras_free[name][once] -= counts * amount
         self.turn[rows] = np.arange(self.turns + 1, self.turns + len(rows) + 1)
         self.turns += len(rows)
         self.log += rows.tolist()
