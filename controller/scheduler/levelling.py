@@ -15,6 +15,8 @@ from controller.scheduler.shifts import Shifts
 from controller.scheduler.view import Floats
 
 _STEPS_CEILING, _STEPS_LEVEL = 9, 9
+_LUMP = 0.2
+"""Of its mean task, how far a device falls below the ceiling: no set of tasks is exactly the excess."""
 _MARGIN = 0.002
 """Too low costs a few moves more; too high costs one more for nearly every device that was relieved."""
 
@@ -41,15 +43,18 @@ class _Liquid:
         part = shifts.part
         self.gives, self.receives = shifts.devices.gives[part], shifts.devices.receives[part]
         self.load = shifts.loads()[part]
+        held = np.bincount(shifts.tasks.row, minlength=part.size)[part]
+        self.lump = _LUMP * self.load / np.maximum(held, 1)
         self.reserved = [shifts.column(r)[part] for r in shifts.counted]
         self.capacity = [shifts.devices.capacity[r][part] for r in shifts.counted]
 
     def mean_below(self, ceiling: float) -> float:
         """The mean load after everything above the ceiling was poured over the others."""
         over = self.gives & (self.load > ceiling)
-        cut = np.where(over, 1.0 - ceiling / np.maximum(self.load, 1e-12), 0.0)
+        left = np.maximum(ceiling - self.lump, 0.0)
+        cut = np.where(over, 1.0 - left / np.maximum(self.load, 1e-12), 0.0)
         takes = self.receives & ~over
-        after, poured = np.where(over, ceiling, self.load), []
+        after, poured = np.where(over, left, self.load), []
         for reserved, capacity in zip(self.reserved, self.capacity, strict=True):
             amount = float(cut @ reserved)
             if amount > 0:

@@ -256,12 +256,12 @@ def test_of_two_tasks_that_help_alike_the_cheaper_one_moves():
 
 
 def test_where_no_device_stays_below_the_goal_the_worst_is_relieved_as_far_as_it_goes():
-    # One lump of 0.5 each on two devices of three: 0.9 can only become 0.5 and 0.4 elsewhere.
+    # 0.9 and 0.5 on two devices of three, in lumps: the 0.9 can only become 0.5 and 0.4.
     tasks = [(0, (500,), True, 0.0, 0), (0, (400,), True, 0.0, 0), (1, (500,), True, 0.0, 0)]
     devices, placed = fleet_of([(1_000,)] * 3, tasks)
     plan = rebalance(devices, placed, anywhere(devices), Aims(goal=1.0, trigger=1.0))
     assert not plan.reached and plan.after.most == 0.5
-    assert [(m.task, m.target) for m in plan.moves] == [(1, 2)]
+    assert [(m.source, m.target) for m in plan.moves] == [(0, 2)]
 
 
 def test_disk_and_slots_limit_but_are_no_load():
