@@ -15,7 +15,7 @@ from controller.core import views as vw
 from controller.core.records import JobRow, JobState, TaskRow
 from controller.store.memory import MemoryStore
 from protocol.resources import ZERO, Resources
-from protocol.tasks import TaskState
+from protocol.tasks import JobKind, TaskState
 
 TOKEN = "a-token"
 NOW_MS = 1_790_000_000_123
@@ -139,11 +139,11 @@ class CardboardPort:
             self.keys[q.idempotency_key] = (q.job, q.fingerprint)
         tasks = [
             TaskRow(f"{q.job}.{i}", q.job, i, TaskState.PENDING, "run", "", 0, None, "", 0, NOW_MS, NOW_MS)
-            for i in range(min(q.count, 50))
+            for i in range(0 if q.kind is JobKind.CRON else min(q.count, 50))
         ]
         job = JobRow(
             q.job, q.name, q.kind, q.count, q.priority, q.guarantee, q.max_attempts, q.ttl_ms, q.lease_ms,
-            q.spec, JobState.OPEN, "run", NOW_MS, NOW_MS, q.actor, q.idempotency_key, q.fingerprint,
+            q.spec, JobState.OPEN, "run", NOW_MS, NOW_MS, q.actor, q.idempotency_key, q.fingerprint, q.rules,
         )  # fmt: skip
         self.save(job, *tasks)
         return vw.SubmittedView(q.job)
@@ -162,10 +162,20 @@ class CardboardPort:
             return vw.RefusalView("not_found", f"no device {q.device}")
         elif q.verb == "remove":
             del self.devices[q.device]
+        elif q.verb in ("taint", "untaint"):
+            return self.marked(q, self.devices[q.device])
         else:
             shut = q.verb != "uncordon"
             draining = q.verb == "drain"
             self.devices[q.device] = replace(self.devices[q.device], cordoned=shut, draining=draining)
+        return vw.DoneView(q.device)
+
+    def marked(self, q: ev.DeviceDecision, device: vw.DeviceView) -> object:
+        others = tuple(taint for taint in device.taints if taint != q.value)
+        if q.verb == "untaint" and others == device.taints:
+            return vw.RefusalView("not_found", f"{q.device} has no taint {q.value}")
+        taints = (*others, q.value) if q.verb == "taint" else others
+        self.devices[q.device] = replace(device, taints=taints)
         return vw.DoneView(q.device)
 
     def queried(self, q: ev.DevicesQueried) -> object:

@@ -46,6 +46,8 @@ ALL_ROUTES = [
     ("POST", "/devices/d/cordon"),
     ("POST", "/devices/d/uncordon"),
     ("POST", "/devices/d/drain"),
+    ("POST", "/devices/d/taints"),
+    ("DELETE", "/devices/d/taints/a:no_place"),
     ("POST", "/devices/d/ping"),
     ("GET", "/fleet"),
     ("POST", "/fleet/unfreeze"),
@@ -70,9 +72,8 @@ def test_without_a_token_nothing_is_done(serve, port, method, path, header):
 def test_the_table_of_routes_is_the_api(api):
     paths = api.get("/api/v1/openapi.json").json()["paths"]
     declared = {(m.upper(), p) for p, operations in paths.items() for m in operations if "/api/" in p}
-    filled = {
-        (m, p.replace("{job}", "j1").replace("{task}", "j1.0").replace("{device}", "d")) for m, p in declared
-    }
+    examples = {"job": "j1", "task": "j1.0", "device": "d", "taint": "a:no_place"}
+    filled = {(m, p.format_map(examples)) for m, p in declared}
     assert filled == {(m, "/api/v1" + p) for m, p in ALL_ROUTES[:-2]}
 
 
