@@ -23,7 +23,7 @@ from controller.core.pattern_text import LAST, Node, Parser, PatternFault, Range
 
 PATTERN_CHARS_MAX = 256
 PROGRAM_MAX = 512
-"""Instructions; with `STATES_MAX` it keeps the making of an automaton below a tenth of a second."""
+"""Instructions; with `STATES_MAX` it keeps the making of an automaton below 50 ms."""
 STATES_MAX = 512
 VISITS_MAX = 4 * PROGRAM_MAX
 BATCH = 4_096
@@ -110,17 +110,17 @@ class _Steps:
 def _determinise(program: _Program, masks: list[int]) -> tuple[int, list[list[int]], list[bool]]:
     """The subset construction: start state, next state by state and class, whether a text may end there."""
     match = 1 << (len(program.ops) - 1)
+    within_from, ends_from = program.reach(False, False), program.reach(False, True)
+    may_end = sum(1 << at for at, found in enumerate(ends_from) if found & match)
     table: list[list[int]] = [[0] * len(masks), [1] * len(masks)]
     ends = [False, True]
     known: dict[tuple[int, bool], int] = {}
     by_kernel: dict[int, int] = {}
     todo: list[tuple[int, int]] = []
 
-    def state_of(kernel: int, begin: bool) -> int:
-        within = program.closure(kernel, begin, False)
+    def state_of(within: int, end: bool) -> int:
         if within & match:
             return 1
-        end = bool(program.closure(kernel, begin, True) & match)
         reading = within & program.reading
         if not reading and not end:
             return 0
@@ -137,7 +137,7 @@ def _determinise(program: _Program, masks: list[int]) -> tuple[int, list[list[in
             todo.append((number, reading))
         return number
 
-    start = state_of(1, True)
+    start = state_of(program.reach(True, False)[0], bool(program.reach(True, True)[0] & match))
     while todo:
         number, reading = todo.pop()
         row = table[number]
@@ -146,9 +146,18 @@ def _determinise(program: _Program, masks: list[int]) -> tuple[int, list[list[in
             kernel = (reading & mask) << 1 | 1
             following = by_kernel.get(kernel)
             if following is None:
-                following = by_kernel[kernel] = state_of(kernel, False)
+                following = by_kernel[kernel] = state_of(_union(kernel, within_from), bool(kernel & may_end))
             row.append(following)
     return start, table, ends
+
+
+def _union(kernel: int, reach: list[int]) -> int:
+    """All that is reached from any of these bits."""
+    found, todo = 0, kernel
+    while todo:
+        found |= reach[(todo & -todo).bit_length() - 1]
+        todo &= ~found
+    return found
 
 
 def _alphabet(program: _Program) -> tuple[list[int], list[int]]:
@@ -235,21 +244,29 @@ class _Program:
         for split in splits:
             self.ops[split] = _Op("split", (split + 1, len(self.ops)))
 
-    def closure(self, kernel: int, begin: bool, end: bool) -> int:
-        """All instructions that are reached from these (bits) without reading."""
-        found, todo = kernel, kernel
-        while todo:
-            at = (todo & -todo).bit_length() - 1
-            todo &= todo - 1
-            op = self.ops[at]
-            if op.kind in ("split", "jump"):
-                targets = op.to
-            elif (op.kind == "begin" and begin) or (op.kind == "end" and end):
-                targets = (at + 1,)
-            else:
-                continue
-            for target in targets:
-                if not found >> target & 1:
-                    found |= 1 << target
-                    todo |= 1 << target
-        return found
+    def targets(self, at: int, begin: bool, end: bool) -> tuple[int, ...]:
+        """Where this instruction leads to without reading."""
+        op = self.ops[at]
+        if op.kind in ("split", "jump"):
+            return op.to
+        return (at + 1,) if (op.kind == "begin" and begin) or (op.kind == "end" and end) else ()
+
+    def reach(self, begin: bool, end: bool) -> list[int]:
+        """For each instruction all that are reached from it without reading, as bits."""
+        done = [0] * len(self.ops)
+        # Backwards, because most lead forward: what lies behind is known already.
+        for at in reversed(range(len(self.ops))):
+            found = todo = 1 << at
+            while todo:
+                here = (todo & -todo).bit_length() - 1
+                todo &= todo - 1
+                if here > at:
+                    found |= done[here]
+                    todo &= ~done[here]
+                    continue
+                for target in self.targets(here, begin, end):
+                    if not found >> target & 1:
+                        found |= 1 << target
+                        todo |= 1 << target
+            done[at] = found
+        return done
