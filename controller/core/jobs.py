@@ -40,7 +40,8 @@ def new_job(row: JobRow) -> Job:
     return Job(
         row,
         demand,
-        signature=f"{row.rules.policy}|{asks}|{spec.constraints}|{spec.affinities}|{spec.tolerations}",
+        signature=f"{row.rules.policy}|{asks}|{spec.constraints}|{spec.affinities}|{spec.tolerations}|"
+        f"{spec.spreads}|{row.rules.gang}|{row.rules.parallel_max}",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from controller.core.condition import Condition
+from controller.core.conditions import of_group
 from controller.core.ledger import Job, Ledger, Task
 from controller.core.queue import Queue
 from controller.core.requests import Requests
@@ -18,6 +19,7 @@ from controller.scheduler.explain import explain
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import resolve
+from controller.scheduler.view import Share
 from protocol.tasks import TaskState
 
 GATHER_MS = 3
@@ -69,15 +71,20 @@ class Placement:
         queue = Queue(self.ledger, self._waiting(), now_ms)
         budget = PLACEMENTS_PER_ROUND
         while (job := queue.next()) is not None:
-            placed = self._place(job, min(budget, queue.turn()), now_ms)
+            turn = min(budget, queue.turn())
+            alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
+            placed = (
+                self._place_alike(alike, turn, now_ms) if len(alike) > 1 else self._place(job, turn, now_ms)
+            )
             budget -= placed
-            if not job.ready:
-                self.ledger.waiting.pop(job.row.id, None)
-            elif budget <= 0:
+            for one in alike:
+                if not one.ready:
+                    self.ledger.waiting.pop(one.row.id, None)
+                elif placed and one.blocked != self.fleet.room_generation:
+                    queue.again(one)
+            if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
-            elif placed and job.blocked != self.fleet.room_generation:
-                queue.again(job)
 
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
@@ -101,47 +108,68 @@ class Placement:
 
     # ------------------------------------------------------------- one job
 
+    def _mergeable(self, job: Job) -> bool:
+        """Whether nothing but its demand tells its tasks from those of another job of that demand."""
+        spec, rules = job.row.spec, job.row.rules
+        return not (rules.gang or rules.parallel_max or spec.spreads or any(map(of_group, spec.constraints)))
+
     def _place(self, job: Job, budget: int, now_ms: int) -> int:
         """Places what fits of a job, up to the budget; how many."""
-        self._drop_stale(job)
-        most = min(budget, len(job.ready))
         if job.row.rules.parallel_max:
-            most = min(most, job.row.rules.parallel_max - len(job.placed))
-        if most <= 0:
+            budget = min(budget, job.row.rules.parallel_max - len(job.placed))
+        gang = job.row.rules.gang and not job.placed
+        tasks = self._front(job, len(job.ready) if gang else budget)
+        if not tasks:
             job.blocked = self.fleet.room_generation
             return 0
         picker = self.picker(job)
         grouping = self.requests.grouping(job, picker.able())
-        if job.row.rules.gang and not job.placed:
-            return self._place_gang(job, picker, grouping, now_ms)
-        if grouping is None and not picker.policy.in_turn and most > 1 and self._plain(job, most):
-            return self._place_alike(job, picker, most, now_ms)
-        placed = 0
-        while placed < most:
-            task = self.ledger.tasks[job.ready[0]]
+        if gang:
+            return self._place_gang(job, tasks, picker, grouping, now_ms)
+        if grouping is None and not picker.policy.in_turn and len(tasks) > 1 and all(map(_plain, tasks)):
+            return self._assign_many(tasks, picker, now_ms)
+        for done, task in enumerate(tasks):
             row = self._pick(task, picker, grouping)
             if row == NO_DEVICE:
-                job.blocked = self.fleet.room_generation
-                break
-            job.ready.popleft()
+                self._put_back(tasks[done:])
+                return done
             if grouping is not None:
                 grouping.placed(row)
             self.tasks.assign(task, row, picker.share(row), now_ms)
-            placed += 1
-        return placed
+        return len(tasks)
 
-    def _drop_stale(self, job: Job) -> None:
-        """What was ready and is over, or placed, leaves the queue."""
-        tasks = self.ledger.tasks
-        ready = [i for i in job.ready if i in tasks and tasks[i].row.state is TaskState.PENDING]
-        if len(ready) != len(job.ready):
-            job.ready.clear()
-            job.ready.extend(dict.fromkeys(ready))
+    def _place_alike(self, jobs: list[Job], budget: int, now_ms: int) -> int:
+        """Places tasks of several jobs that ask for the same, as if they were one job's."""
+        tasks: list[Task] = []
+        for job in jobs:
+            tasks += self._front(job, budget - len(tasks))
+        picker = self.picker(jobs[0])
+        if not picker.policy.in_turn and all(map(_plain, tasks)):
+            return self._assign_many(tasks, picker, now_ms)
+        self._put_back(tasks)
+        return sum([self._place(job, budget, now_ms) for job in jobs])
 
-    def _plain(self, job: Job, most: int) -> bool:
-        """Whether the next tasks are all alike: no device of their own to prefer or avoid."""
-        tasks = self.ledger.tasks
-        return not any((t := tasks[job.ready[i]]).avoid or t.prefer or t.row.pin for i in range(most))
+    def _assign_many(self, tasks: list[Task], picker: Picker, now_ms: int) -> int:
+        rows = picker.many(len(tasks))
+        for task, row in zip(tasks, rows, strict=False):
+            self.tasks.assign(task, row, picker.share(row), now_ms)
+        self._put_back(tasks[len(rows) :])
+        return len(rows)
+
+    def _front(self, job: Job, most: int) -> list[Task]:
+        """Takes the next tasks out of a job's queue; what is over, or out, is dropped."""
+        found: dict[str, Task] = {}
+        while job.ready and len(found) < most:
+            task = self.ledger.tasks.get(job.ready.popleft())
+            if task is not None and task.row.state is TaskState.PENDING:
+                found[task.row.id] = task
+        return list(found.values())
+
+    def _put_back(self, tasks: list[Task]) -> None:
+        """They fitted nowhere: first in their queues again, until some device has more room."""
+        for task in reversed(tasks):
+            task.job.ready.appendleft(task.row.id)
+            task.job.blocked = self.fleet.room_generation
 
     def _pick(self, task: Task, picker: Picker, grouping: Grouping | None) -> int:
         index = self.fleet.index
@@ -151,35 +179,25 @@ class Placement:
         avoid = (index[task.avoid],) if task.avoid in index else ()
         return picker.pick(avoid, index.get(task.prefer, NO_DEVICE), grouping)
 
-    def _place_alike(self, job: Job, picker: Picker, most: int, now_ms: int) -> int:
-        rows = picker.many(most)
-        for row in rows:
-            task = self.ledger.tasks[job.ready.popleft()]
-            self.tasks.assign(task, row, picker.share(row), now_ms)
-        if len(rows) < most:
-            job.blocked = self.fleet.room_generation
-        return len(rows)
-
-    def _place_gang(self, job: Job, picker: Picker, grouping: Grouping | None, now_ms: int) -> int:
+    def _place_gang(
+        self, job: Job, tasks: list[Task], picker: Picker, grouping: Grouping | None, now_ms: int
+    ) -> int:
         """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
-        view, tried = self.fleet.view, []
-        tasks = [self.ledger.tasks[i] for i in job.ready]
-        complete = len(tasks) == job.left
-        for task in tasks if complete else ():
+        view, bytes_each = self.fleet.view, job.demand.entry_bytes
+        tried: list[tuple[Task, int, Share]] = []
+        for task in tasks if len(tasks) == job.left else ():
             row = self._pick(task, picker, grouping)
             if row == NO_DEVICE:
                 break
-            share = picker.share(row)
-            view.take(row, share, job.demand.entry_bytes)
-            tried.append((task, row, share))
+            tried.append((task, row, picker.share(row)))
+            view.take(row, tried[-1][2], bytes_each)
             if grouping is not None:
                 grouping.placed(row)
         for _, row, share in reversed(tried):
-            view.give(row, share, job.demand.entry_bytes)
-        if not complete or len(tried) < len(tasks):
-            job.blocked = self.fleet.room_generation
+            view.give(row, share, bytes_each)
+        if len(tried) < len(tasks):
+            self._put_back(tasks)
             return 0
-        job.ready.clear()
         for task, row, share in tried:
             self.tasks.assign(task, row, share, now_ms)
         return len(tried)
@@ -223,3 +241,8 @@ class Placement:
             seconds = (self.not_before_ms - now_ms) / 1000
             return f"nothing is placed for {seconds:.0f} s: the database may be older than the fleet"
         return ""
+
+
+def _plain(task: Task) -> bool:
+    """It has no device of its own to prefer, to avoid, or to be pinned to."""
+    return not (task.avoid or task.prefer or task.row.pin)

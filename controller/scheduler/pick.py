@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.groups import Grouping
 from controller.scheduler.policies import POLICIES, Policy
 from controller.scheduler.view import (
@@ -76,6 +77,7 @@ class Base(Remembered):
     def __init__(self, view: View, policy: Policy) -> None:
         super().__init__(view)
         self.policy = policy
+        self.column: Floats = np.zeros(0)
         self._anew()
 
     def follow(self) -> None:
@@ -115,6 +117,7 @@ class Bases:
     def __init__(self, view: View) -> None:
         self.view = view
         self._of: dict[str, Base] = {}
+        self.fragmentation = Fragmentation(view)
 
     def of(self, policy: str) -> Base:
         base = self._of.get(policy)
