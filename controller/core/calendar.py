@@ -80,18 +80,24 @@ def newest_fires_ms(
 
     Costs the logarithm of the time between, since a controller may have been away for years.
     """
+    bound = 8 * most
 
-    def first(after_ms: int) -> list[int]:
+    def some(after_ms: int) -> list[int]:
         fires = takewhile(lambda ms: ms <= until_wall_ms, _fires_ms(expression, zone, after_ms))
-        return list(islice(fires, most + 1))
+        return list(islice(fires, bound + 1))
 
-    early, late, found = after_wall_ms, until_wall_ms, first(after_wall_ms)
-    if len(found) <= most:
-        return found
-    while late - early > MINUTE_MS:  # more than `most` come after `early`, and at most so many after `late`
+    late, span_ms = until_wall_ms, most * MINUTE_MS
+    early = max(after_wall_ms, late - span_ms)
+    while len(found := some(early)) < most and early > after_wall_ms:
+        span_ms *= 4
+        early, late = max(after_wall_ms, until_wall_ms - span_ms), early
+    while len(found) > bound:  # it was begun too early, and `late` is too late
         middle = (early + late) // 2
-        early, late = (middle, late) if len(first(middle)) > most else (early, middle)
-    return first(late)
+        if len(fewer := some(middle)) < most:
+            late = middle
+        else:
+            early, found = middle, fewer
+    return found[-most:]
 
 
 def follows_clock(expression: str) -> bool:

@@ -33,6 +33,8 @@ RUNS_MAX = 100
 """Open runs of one cron job, where they may overlap: with no device to run them they'd pile up."""
 CORRECTION_MS = 3 * 3_600_000
 """A clock that is set by more was wrong before (crontab of Debian: what clocks change by is less)."""
+PACE_MS = 10
+"""Between runs that are made up for: a hundred of each of many jobs at once would stop all else."""
 DRIFT_MS = 1_000
 """Less is the clock being disciplined; the next time of each schedule is met all the same."""
 UNREADABLE_RETRY_MS = 3_600_000
@@ -81,7 +83,7 @@ class Cron:
             self.ledger.deadlines.set("cron", job.row.id, now_ms)
 
     def on_due(self, job_id: str, now_ms: int) -> None:
-        """Decides about one time that has come and waits for the next; of many, all follow at once."""
+        """Decides about one time that has come and waits for the next, however soon that is."""
         job = self.ledger.jobs.get(job_id)
         if job is None:
             self.runs.pop(job_id, None)
@@ -105,7 +107,7 @@ class Cron:
         if following is None:
             self.ledger.deadlines.clear("cron", row.id)
         else:
-            self.ledger.deadlines.set("cron", row.id, now_ms + max(0, following - wall))
+            self.ledger.deadlines.set("cron", row.id, now_ms + max(PACE_MS, following - wall))
 
     def _follow_clock(self, row: JobRow, wall: int) -> None:
         """Where a clock that was set leaves the times that are decided."""

@@ -62,6 +62,10 @@ def go_to(desk, text):
     desk.feed(WallClockRead(at - desk.now))
 
 
+def saves(effects):
+    return [e for e in effects if isinstance(e, Save)]
+
+
 def set_clock(desk, by_ms):
     desk.feed(WallClockRead(desk.core.ledger.wall_offset_ms + by_ms))
 
@@ -116,12 +120,8 @@ def test_a_run_is_placed_runs_and_ends_as_any_job(desk):
 
 def test_a_run_and_what_was_decided_about_its_time_are_saved_together(desk):
     declare(desk)
-    saves = [e.rows for e in desk.after(MINUTE) if isinstance(e, Save)]
-    [both] = [
-        [r for r in rows if isinstance(r, JobRow)]
-        for rows in saves
-        if any(isinstance(r, JobRow) for r in rows)
-    ]
+    kept = [[r for r in e.rows if isinstance(r, JobRow)] for e in saves(desk.after(MINUTE))]
+    [both] = [rows for rows in kept if rows]
     assert {r.id for r in both} == {"c1", runs(desk)[0].id}
     assert row(desk).fired_at == runs(desk)[0].created_at
 
@@ -232,6 +232,17 @@ def test_all_makes_up_for_the_newest_hundred_and_tells_of_the_others(desk):
     assert len(runs(desk)) == min(MISSED_MAX, RUNS_MAX)
     assert told(desk, "missed") == ["2026-05-04T10:10+00:00: passed unseen"]
     assert told(desk, "run")[-1].startswith("2027-06-08T10:00") and times(desk)[0] == "17:30"
+
+
+def test_what_is_made_up_for_leaves_others_their_turn(desk):
+    for i in range(30):
+        declare(desk, job=f"c{i}", missed="all", overlap=True)
+    be_away(desk, 2 * DAY)
+    made = [
+        len([r for r in e.rows if isinstance(r, JobRow) and r.rules.parent]) for e in saves(desk.after(2_000))
+    ]
+    # The first of each came with the take-over.
+    assert sum(made) == 30 * (MISSED_MAX - 1) and max(made) <= 30
 
 
 def test_all_without_overlap_is_once_and_tells_what_it_skipped(desk):
