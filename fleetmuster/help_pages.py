@@ -37,7 +37,7 @@ In JSON: cpu_milli, memory_mib, kbit_s and milliseconds, as whole numbers.
 
 _PLACEMENT = """\
 constraint  what a device must have; --constraint, may be said several times
-              'label.zone=a'  '!='  'label.ram>=4'  'site in a,b'  'site not_in a,b'
+              'label.zone=a' 'label.ram>=4' (= != < <= > >=)  'site in a,b'  'site not_in a,b'
               'label.gpu exists'  'label.gpu not_exists'  'profile regex ^pi-'
               'version semver >=1.2,<2'  'label.rack distinct'  distinct_device
             Attributes: device profile runtime site version containment limits accelerator
@@ -48,6 +48,8 @@ spread      the job's tasks over the values of an attribute; --spread label.zone
 taint       a mark on a device, fm device taint ID KEY[=VALUE]:EFFECT. The effects:
               no_place: nothing new; prefer_not: rather elsewhere; evict: what is there leaves
 toleration  which marks don't matter to a job: --tolerate KEY[=VALUE][:EFFECT], or '*'
+policy      how devices are chosen; --policy, otherwise the fleet's: balanced, binpack, spread,
+            fragmentation, round_robin, least_loaded, weighted, latency, adaptive
 array       --count N; each task has its number in FM_INDEX, from 0. --parallel M: at most
             so many at a time. --gang: all at once, or none
 order       --after JOB: once it has succeeded; --after JOB:ended: however it ended

@@ -55,7 +55,7 @@ _OTHERS = {
     "task/spreads": "spread",
     "task/tolerations": "tolerate",
 }
-_OPTION_OF = {
+OPTION_OF = {
     "task/command": "the command after --",
     **{
         field: "--" + option.replace("_", "-")
@@ -154,7 +154,7 @@ def _add_wishes(spec: RemoteTaskSpec, options: Namespace) -> None:
 def name_the_option(error: ApiError) -> None:
     """Tells which option to change, from the pointer of a fault."""
     path = error.pointer.strip("#/")
-    while path and path not in _OPTION_OF:
+    while path and path not in OPTION_OF:
         path = path.rpartition("/")[0]
     if path and not error.next_step:
-        error.next_step = f"change {_OPTION_OF[path]}"
+        error.next_step = f"change {OPTION_OF[path]}"
