@@ -20,9 +20,9 @@ from tests.controller.scheduler_fleets import demand_of, demands, devices, fleet
 scarce = st.fixed_dictionaries(
     {
         "amounts": st.tuples(
-            st.integers(3, 9), st.integers(3, 9), st.integers(0, 4),
+            st.integers(2, 9), st.integers(2, 9), st.integers(0, 2),
             st.sampled_from([0, 0, 700, 1_000, 2_000]),
-            st.integers(0, 2), st.just(0), st.integers(0, 3),
+            st.integers(0, 1), st.just(0), st.integers(0, 3),
         ),
         "bytes": st.sampled_from([0, 200, 2_000]),
         "cameras": st.integers(0, 2),
@@ -31,9 +31,51 @@ scarce = st.fixed_dictionaries(
         "wish": st.booleans(),
     }
 )  # fmt: skip
-"""Demands that seldom fit."""
+_FAULTS = st.sampled_from(
+    [
+        {"online": False},
+        {"open": False},
+        {"fit": False},
+        {"able": False},
+        {"reserved": (0, 7, 0, 0, 0, 0, 0)},
+        {"reserved": (7, 0, 0, 0, 0, 0, 0)},
+        {"reserved": (0, 0, 2, 0, 1, 0, 8)},
+        {"offered": (8, 1, 2, 0, 1, 0, 9)},
+        {"accelerators": [("B", 1_000), ("A", 600)]},
+        {"accelerators": [("B", 1_000), ("C", 1_000)]},
+        {"accelerators": []},
+        {"cameras": 1},
+        {"bytes": 1_100},
+        {"bytes": 100},
+    ]
+)
+
+
+@st.composite
+def nearly(draw):
+    """Devices that would do but for a fault or two."""
+    good = device(
+        offered=(8, 8, 2, 0, 1, 0, 9),
+        accelerators=[("A", 1_000), ("A", 1_000)],
+        cameras=2,
+        speed=draw(st.sampled_from([500, 1_000, 3_000])),
+    )
+    for fault in draw(st.lists(_FAULTS, min_size=1, max_size=2)):
+        good |= fault
+    return good
+
+
+def device(**changes):
+    plain = {
+        "online": True, "open": True, "fit": True, "able": True, "offered": (8, 8, 0, 0, 0, 0, 9),
+        "reserved": (0,) * 7, "accelerators": [], "cameras": 0, "bytes": 60_000, "speed": 1_000, "heat": 40,
+        "flaky": 0.0, "turn": 0,
+    }  # fmt: skip
+    return plain | changes
+
+
 placed = st.lists(st.integers(0, 8), max_size=4)
-some_fleet = st.lists(devices, min_size=1, max_size=9)
+some_fleet = st.lists(nearly() | devices, min_size=1, max_size=6)
 
 
 def grouping_of(count, rows, limits):
@@ -182,15 +224,6 @@ def test_an_explanation_tells_the_same_as_the_pick(fleet, asked, policy, rows, l
     assert sum(gone for _, gone in told.removed) == len(fleet) - fitting
 
 
-def device(**changes):
-    plain = {
-        "online": True, "open": True, "fit": True, "able": True, "offered": (8, 8, 0, 0, 0, 0, 9),
-        "reserved": (0,) * 7, "accelerators": [], "cameras": 0, "bytes": 60_000, "speed": 1_000, "heat": 40,
-        "flaky": 0.0, "turn": 0,
-    }  # fmt: skip
-    return plain | changes
-
-
 ASKED = {
     "amounts": (2, 6, 0, 0, 0, 0, 1), "bytes": 0, "cameras": 0, "models": (), "reference": False,
     "wish": False,
@@ -227,6 +260,19 @@ def test_what_never_fits_asks_for_a_larger_device():
     found = told([device()], amounts=(2, 9, 0, 0, 0, 0, 1))
     assert found.code == "memory" and "largest device has 8" in found.summary
     assert [(r.kind, r.amount) for r in found.remedies] == [("capacity", 1), ("demand", 8)]
+
+
+def test_accelerators_are_asked_for_less_or_of_another_model():
+    asked = {"amounts": (2, 6, 0, 700, 0, 0, 1), "models": ("A",)}
+    found = told([device(accelerators=[("A", 600), ("B", 1_000)])], **asked)
+    assert [(r.kind, r.name, r.amount) for r in found.remedies] == [
+        ("room", "accelerators", 100),
+        ("demand", "gpu_milli", 600),
+        ("model", "A", 0),
+    ]
+    whole = {"amounts": (2, 6, 0, 2_000, 0, 0, 1)}
+    found = told([device(accelerators=[("A", 1_000), ("B", 900)])], **whole)
+    assert [(r.kind, r.amount) for r in found.remedies] == [("room", 100), ("demand", 1_000)]
 
 
 def test_every_kind_of_reason_is_found_by_its_code():
