@@ -13,6 +13,7 @@ import hashlib
 import json
 import posixpath
 import re
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -81,7 +82,7 @@ async def submit_job(request: Request) -> Response:
     question = _question(caller, body, key)
     _check_meaning(body, question.spec, body_bytes)
     try:
-        view = await view_of(caller.port, question, SubmittedView)
+        view = await _submitted(caller, question)
     except HttpProblem as problem:
         raise _pointing(problem, body) from None
     if view.replayed:
@@ -155,6 +156,26 @@ def _question(caller: Caller, body: JobBody, key: str) -> JobSubmitted:
         fingerprint=_fingerprint(body) if key else "",
         rules=rules_of(body),
     )
+
+
+async def _submitted(caller: Caller, question: JobSubmitted) -> SubmittedView:
+    """The core knows open jobs only. Asked first, it can't miss one that ends meanwhile: what it does
+    not know is over, and stored, or never was."""
+    port = caller.port
+    try:
+        return await view_of(port, question, SubmittedView)
+    except HttpProblem as problem:
+        if problem.code != "invalid" or not question.rules.depends_on:
+            raise
+        closed = {}
+        for dependency in question.rules.depends_on:
+            known = await port.read(port.store.job, dependency.job)
+            if known is not None and known.row.state is not JobState.OPEN:
+                closed[dependency.job] = known.row.state.value
+        if not closed:
+            raise
+    again = replace(question, request=port.next_request(), closed=closed)
+    return await view_of(port, again, SubmittedView)
 
 
 def _name_for(task: TaskBody) -> str:

@@ -16,6 +16,7 @@ from controller.core.claims import doubt_of
 from controller.core.commands import Commands
 from controller.core.condition import Condition
 from controller.core.cron import Cron
+from controller.core.dependencies import Dependencies
 from controller.core.documents import Documents
 from controller.core.effects import Confirm, PublishFleet, Reply
 from controller.core.events import (
@@ -33,6 +34,7 @@ from controller.core.events import (
     WaitsQueried,
     WallClockRead,
 )
+from controller.core.explaining import Explaining
 from controller.core.failover import Failover
 from controller.core.fleet import Fleet, Ints
 from controller.core.holds import Holds
@@ -129,12 +131,14 @@ class Controller:
         )
         self.failover = Failover(ledger, self.holds)
         self.operators = Operators(ledger, self.holds, self.sessions)
-        self.jobs = Jobs(ledger, self.tasks, self.holds)
+        self.dependencies = Dependencies(ledger, self.tasks)
+        self.jobs = Jobs(ledger, self.tasks, self.holds, self.dependencies)
         self.cron = Cron(ledger, self.jobs)
         self.output = Output(ledger)
         self.commands = Commands(ledger)
         self.placement = Placement(ledger, self.tasks, self.condition, rules.policy)
-        self.pictures = Pictures(ledger, self.placement, self.failover, now_ms)
+        self.explaining = Explaining(ledger, self.placement, self.failover)
+        self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
         self.link_session = 0
         self.linked = False
         self.renew_due_ms = now_ms + RENEW_MS
@@ -235,7 +239,7 @@ class Controller:
             ),
             FleetQueried: lambda e, now: ledger.emit(Reply(e.request, self.pictures.fleet_view(now))),
             TaskExplained: self._on_explain,
-            WaitsQueried: lambda e, now: ledger.emit(Reply(e.request, self.placement.waits(e.tasks, now))),
+            WaitsQueried: lambda e, now: ledger.emit(Reply(e.request, self.explaining.waits(e.tasks, now))),
         }
 
     def _on_request(self, method: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
@@ -387,7 +391,7 @@ class Controller:
         if task is None:
             body: object = RefusalView("not_open", f"task {event.task} is not open")
         else:
-            body = self.placement.explain(task, now_ms)
+            body = self.explaining.explain(task, now_ms)
         self.ledger.emit(Reply(event.request, body))
 
     # ------------------------------------------------------------- time
@@ -429,6 +433,7 @@ class Controller:
         while self.liveness.changed:
             self.failover.on_change(self.liveness.changed.pop(), now_ms)
             self.placement.notice_room(now_ms)
+        self.dependencies.follow(now_ms)
         if self.ledger.newly_ready:
             # A retry whose pause is over frees no room, and nobody else would look.
             self.ledger.newly_ready = False
@@ -439,3 +444,4 @@ class Controller:
             self.placement.run(now_ms)
         if (due_ms := self.documents.next_due_ms()) is not None and now_ms >= due_ms:
             self.documents.flush(now_ms)
+        self.dependencies.follow(now_ms)

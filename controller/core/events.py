@@ -103,6 +103,8 @@ class JobSubmitted(Event):
     idempotency_key: str = ""
     fingerprint: str = ""
     rules: JobRules = field(default_factory=JobRules)
+    closed: dict[str, str] = field(default_factory=dict)
+    """State of jobs that are over, of those it depends on: the core knows only open ones."""
 
 
 @dataclass(slots=True)

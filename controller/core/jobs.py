@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from controller.core.dependencies import Dependencies
 from controller.core.effects import Reply
 from controller.core.events import JobCancelled, JobSubmitted
 from controller.core.holds import Holds
@@ -48,8 +49,9 @@ def new_job(row: JobRow) -> Job:
 class Jobs:
     """What users ask of jobs."""
 
-    def __init__(self, ledger: Ledger, tasks: Tasks, holds: Holds) -> None:
+    def __init__(self, ledger: Ledger, tasks: Tasks, holds: Holds, dependencies: Dependencies) -> None:
         self.ledger = ledger
+        self.dependencies = dependencies
         self.tasks = tasks
         self.holds = holds
         self.keys: OrderedDict[str, tuple[str, str]] = OrderedDict()
@@ -61,6 +63,9 @@ class Jobs:
         if (known := self.keys.get(event.idempotency_key)) is not None:
             self._replay(event, known)
             return
+        if (refusal := self.dependencies.refusal(event)) is not None:
+            self.ledger.emit(Reply(event.request, refusal))
+            return
         row = self._row(event, now_ms)
         self.enter(row, now_ms)
         self.remember(event.idempotency_key, row.id, event.fingerprint)
@@ -70,6 +75,7 @@ class Jobs:
         """A new job with its tasks; a cron job has none, its schedule is looked at instead."""
         job = new_job(row)
         self.ledger.jobs[row.id] = job
+        self.dependencies.enter(job)
         self.ledger.save(row)
         self.ledger.audit(now_ms, "job", row.id, "", JobState.OPEN, row.actor, reason=f"{row.count} tasks")
         if row.kind is JobKind.CRON:
@@ -126,16 +132,12 @@ class Jobs:
             job.row.desired = "cancelled"
             self.ledger.save(job.row)
             self.ledger.audit(now_ms, "job", job.row.id, "run", "cancelled", event.actor)
-            self._stop(list(self._tasks_of(job)), event.actor, now_ms)
-            if job.row.kind is JobKind.CRON:  # its runs go on: they are jobs of their own
+            self._stop(self.ledger.tasks_of(job), event.actor, now_ms)
+            if not job.left and job.row.id in self.ledger.jobs:
                 self.tasks.close(job, now_ms)
+            if job.row.kind is JobKind.CRON:  # its runs go on: they are jobs of their own
                 self.ledger.deadlines.set("cron", job.row.id, now_ms)  # so that it is forgotten there
         self.ledger.emit(Reply(event.request, DoneView(event.job)))
-
-    def _tasks_of(self, job: Job) -> list[Task]:
-        prefix = job.row.id
-        ids = (f"{prefix}.{i}" for i in range(job.row.count))
-        return [self.ledger.tasks[i] for i in ids if i in self.ledger.tasks]
 
     def _stop(self, tasks: list[Task], actor: str, now_ms: int) -> None:
         by_device: dict[int, list[Attempt]] = {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from controller.core.deadlines import Deadlines
 from controller.core.fleet import Fleet
-from controller.core.records import AttemptRow, AuditRow, DeviceRow, FleetRow, JobRow, Row, TaskRow
+from controller.core.records import AttemptRow, AuditRow, DeviceRow, FleetRow, JobRow, JobState, Row, TaskRow
 from controller.core.shares import read_share
 from controller.scheduler.view import NOTHING, Demand, Share
 from protocol.core import Effect, Note, Publish
@@ -48,10 +48,27 @@ class Job:
     demand_era: tuple[int, int] = (-1, -1)
     signature: str = ""
     """Equal for jobs whose tasks ask for the same of a device."""
+    waits: dict[str, str] = field(default_factory=dict)
+    """Open jobs that must be over before its tasks are ready -> `succeeded` or `ended`."""
 
     @property
     def at_most_one(self) -> bool:
         return self.row.guarantee is Guarantee.AT_MOST_ONE
+
+    @property
+    def daemon(self) -> bool:
+        """One task on every matching device, never moved, never preempted."""
+        return self.row.kind is JobKind.DAEMON
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether not all of its tasks can succeed any more."""
+        return bool(self.failed or self.cancelled or self.row.state in (JobState.FAILED, JobState.CANCELLED))
+
+    @property
+    def standing(self) -> bool:
+        """Stays open without an open task: others may come, with a device or a time."""
+        return self.row.kind in (JobKind.DAEMON, JobKind.CRON) and self.row.desired == "run"
 
     @property
     def service(self) -> bool:
@@ -124,6 +141,8 @@ class Ledger:
         self.by_device: list[dict[AttemptId, Attempt]] = []
         self.owned: dict[str, Resources] = {}
         """What each owner has reserved."""
+        self.turned: list[Job] = []
+        """Jobs that ended, or can't succeed any more, in the event at hand: others may wait for them."""
         self.recent: OrderedDict[AttemptId, str] = OrderedDict()
         self.deadlines = Deadlines()
         self.counters: dict[str, int] = {}
@@ -176,6 +195,13 @@ class Ledger:
     def calm(self, name: str) -> None:
         if self.alarms.pop(name, None) is not None:
             self.note("info", "alarm ended", alarm=name)
+
+    # ------------------------------------------------------------- jobs
+
+    def tasks_of(self, job: Job) -> list[Task]:
+        """The open tasks of a job, in their order."""
+        ids = (f"{job.row.id}.{i}" for i in range(job.row.count))
+        return [self.tasks[i] for i in ids if i in self.tasks]
 
     # ------------------------------------------------------------- attempts
 

@@ -37,6 +37,8 @@ def load_work(
         job = new_job(row)
         job.failed, job.cancelled = final.get("failed", 0), final.get("cancelled", 0)
         ledger.jobs[row.id] = job
+    for job in list(ledger.jobs.values()):
+        jobs.dependencies.enter(job)
     for task in snapshot.tasks:
         _load_task(ledger, jobs, task, now_ms)
     # A job that is over keeps its room wherever an attempt of it may still run.

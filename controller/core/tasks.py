@@ -130,6 +130,9 @@ class Tasks:
             self.ready(task, now_ms)
 
     def ready(self, task: Task, now_ms: int) -> None:
+        """It may be placed, unless its job waits for others: then `dependencies` will say so again."""
+        if task.job.waits:
+            return
         if not task.job.ready:
             task.job.ready_ms = now_ms
         task.job.ready.append(task.row.id)
@@ -158,6 +161,13 @@ class Tasks:
             self._over(task, now_ms)
             return None
         return self.attempt_of(task)
+
+    def fail_all(self, job: Job, reason: str, now_ms: int) -> None:
+        """Ends a job that never began, because it never can."""
+        for task in self.ledger.tasks_of(job):
+            self._finish(task, TaskState.FAILED, reason, now_ms)
+        if job.row.id in self.ledger.jobs:  # it had no tasks, or more could have come
+            self.close(job, now_ms, JobState.FAILED)
 
     def attempt_of(self, task: Task) -> Attempt | None:
         """The reservation of the task's present attempt."""
@@ -189,13 +199,17 @@ class Tasks:
         self.ledger.deadlines.clear("ready", task.row.id)
         self.ledger.deadlines.clear("expired", task.row.id)
         self.ledger.count(f"tasks_{state}")
-        if not job.left:
+        if job.failed + job.cancelled == 1 and state is not TaskState.SUCCEEDED:
+            self.ledger.turned.append(job)
+        if not job.left and not job.standing:
             self.close(job, now_ms)
 
-    def close(self, job: Job, now_ms: int) -> None:
-        """The last task is final: the job becomes the worst of what they became; a cron job was cancelled."""
-        cancelled = job.cancelled or job.row.kind is JobKind.CRON
-        state = JobState.FAILED if job.failed else JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+    def close(self, job: Job, now_ms: int, state: JobState | None = None) -> None:
+        """The last task is final: the job becomes the worst of what they became, unless `state` says it."""
+        cancelled = job.cancelled or job.row.kind in (JobKind.CRON, JobKind.DAEMON)
+        worst = JobState.FAILED if job.failed else JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+        state = state or worst
+        self.ledger.turned.append(job)
         job.row.state, job.row.changed_at = state, self.ledger.wall(now_ms)
         self.ledger.save(job.row)
         self.ledger.audit(now_ms, "job", job.row.id, JobState.OPEN, state)
