@@ -25,6 +25,8 @@ class Policy:
     fits: dict[str, tuple[scores.Fit, float]]
     traits: dict[str, tuple[scores.Trait, float]]
     in_turn: bool = False
+    usable: float = 0.0
+    """Weight of what usual demands could still use (`fragmentation`), which learns as tasks arrive."""
 
 
 _HEALTH: dict[str, tuple[scores.Trait, float]] = {
@@ -55,9 +57,10 @@ POLICIES: dict[str, Policy] = {
     ),
     "fragmentation": Policy(
         "keeps what is left usable for the tasks that usually come (FGD)",
-        {"packed": (scores.packed, 0.95)},
+        {"packed": (scores.packed, 0.001)},
         {"steady": (scores.steady, 0.05)},
         in_turn=True,
+        usable=0.949,
     ),
     "round_robin": Policy(
         "each device in its turn",
