@@ -35,7 +35,7 @@ def _waits(world: World, task: str) -> bool:
         return False
     return (
         core.ledger.deadlines.due_of("ready", task) is not None
-        or "room" in core.placement.explain(held, world.now_ms).summary
+        or "room" in core.explaining.explain(held, world.now_ms).summary
     )
 
 

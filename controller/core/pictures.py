@@ -6,6 +6,7 @@ from bisect import bisect_right
 
 import numpy as np
 
+from controller.core.explaining import Explaining
 from controller.core.failover import Failover
 from controller.core.fleet import NEVER, STATE_WORDS
 from controller.core.ledger import Ledger
@@ -17,11 +18,14 @@ from protocol.tasks import TaskState
 class Pictures:
     """Reads everything, changes nothing."""
 
-    def __init__(self, ledger: Ledger, placement: Placement, failover: Failover, began_ms: int) -> None:
+    def __init__(
+        self, ledger: Ledger, placement: Placement, failover: Failover, explaining: Explaining, began_ms: int
+    ) -> None:
         self.ledger = ledger
         self.fleet = ledger.fleet
         self.placement = placement
         self.failover = failover
+        self.explaining = explaining
         self.began_ms = began_ms
         self._sorted: list[str] = []
 
@@ -82,7 +86,7 @@ class Pictures:
             offered, offered.minus(free), free, self._frozen(),
             max(0, self.placement.not_before_ms - now_ms), list(self.ledger.alarms.values()),
             dict(self.ledger.garbage), dict(self.ledger.counters), self.ledger.epoch, self.ledger.leader,
-            now_ms - self.began_ms,
+            now_ms - self.began_ms, self.explaining.pending(tasks[TaskState.PENDING.value], now_ms),
         )  # fmt: skip
 
     def _frozen(self) -> str:

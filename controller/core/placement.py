@@ -14,8 +14,7 @@ from controller.core.ledger import Job, Ledger, Task
 from controller.core.queue import Queue
 from controller.core.requests import Requests
 from controller.core.tasks import Tasks
-from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
-from controller.scheduler.explain import explain
+from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import resolve
@@ -99,7 +98,7 @@ class Placement:
         key = (job.signature, resolve(job.row.rules.policy or self.policy, self.fleet.view))
         picker = self._pickers.get(key)
         if picker is None:
-            picker = self._pickers[key] = Picker(self.fleet.view, demand, self._bases, key[1])
+            picker = self._pickers[key] = picker_of(self.fleet.view, demand, self._bases, key[1])
             if len(self._pickers) > PICKERS_MAX:
                 self._pickers.popitem(last=False)
         else:
@@ -201,46 +200,6 @@ class Placement:
         for task, row, share in tried:
             self.tasks.assign(task, row, share, now_ms)
         return len(tried)
-
-    # ------------------------------------------------------------- explanations
-
-    def explain(self, task: Task, now_ms: int) -> ExplainView:
-        """Why this task is where it is, or nowhere, as of now."""
-        row = task.row
-        found = explain(self.picker(task.job))
-        summary = found.summary if row.state is TaskState.PENDING else f"placed on {row.device}"
-        if row.state is TaskState.PENDING:
-            summary = self._waits(task, now_ms) or summary
-        return ExplainView(
-            row.id, row.state, row.device, summary,
-            [FilterView(name, gone) for name, gone in found.removed],
-            [ScoreView(self.fleet.names[r], total, parts) for r, total, parts in found.candidates],
-        )  # fmt: skip
-
-    def waits(self, tasks: tuple[str, ...], now_ms: int) -> WaitsView:
-        """Why each of these tasks is pending; equal demands are looked at once."""
-        known, reasons = dict[str, str](), dict[str, str]()
-        for task_id in tasks:
-            task = self.ledger.tasks.get(task_id)
-            if task is None or task.row.state is not TaskState.PENDING:
-                continue
-            reason = self._waits(task, now_ms)
-            if not reason:
-                job = task.job
-                if job.signature not in known:
-                    known[job.signature] = explain(self.picker(job)).summary
-                reason = known[job.signature]
-            reasons[task_id] = reason
-        return WaitsView(reasons)
-
-    def _waits(self, task: Task, now_ms: int) -> str:
-        if (due_ms := self.ledger.deadlines.due_of("ready", task.row.id)) is not None:
-            seconds = max(0, due_ms - now_ms) / 1000
-            return f"waits {seconds:.1f} s before attempt {task.row.attempt + 1}, after: {task.row.reason}"
-        if now_ms < self.not_before_ms:
-            seconds = (self.not_before_ms - now_ms) / 1000
-            return f"nothing is placed for {seconds:.0f} s: the database may be older than the fleet"
-        return ""
 
 
 def _plain(task: Task) -> bool:

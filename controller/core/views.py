@@ -107,6 +107,8 @@ class FleetView:
     epoch: int
     leader: str
     uptime_ms: int
+    pending: dict[str, int] = field(default_factory=dict)
+    """Tasks that wait, by reason."""
 
 
 @dataclass(slots=True)
@@ -135,8 +137,25 @@ class FilterView:
 
 
 @dataclass(slots=True)
+class RemedyView:
+    """One change after which a pending task would be placed; see `scheduler.remedies` for kinds.
+
+    `name` says of what, `device` where (empty: the job changes), `amount` by or to how much;
+    `devices`: how many devices the same kind of change would open; `words`: the change, to be read.
+    """
+
+    kind: str
+    name: str
+    device: str
+    amount: int
+    cost: float
+    devices: int
+    words: str
+
+
+@dataclass(slots=True)
 class ExplainView:
-    """Why a task is where it is, or nowhere."""
+    """Why a task is where it is, or nowhere. `reason`: a code out of a bounded set, empty when placed."""
 
     task: str
     state: str
@@ -144,3 +163,7 @@ class ExplainView:
     summary: str
     filters: list[FilterView] = field(default_factory=list)
     scores: list[ScoreView] = field(default_factory=list)
+    reason: str = ""
+    policy: str = ""
+    """The policy that chooses, and what it is good for."""
+    remedies: list[RemedyView] = field(default_factory=list)

@@ -31,6 +31,7 @@ from controller.scheduler.view import (
 from protocol.resources import NAMES
 
 REMEDIES_MAX = 5
+ROWS_MAX = 64
 ANY_DEVICE = -1
 DOCUMENT = "document_bytes"
 ACCELERATORS = "accelerators"
@@ -69,6 +70,8 @@ class Remedy:
     amount: int = 0
     cost: float = 0.0
     devices: int = 1
+    rows: tuple[int, ...] = ()
+    """Some of those devices, where the change is no amount."""
 
 
 def remedies(
@@ -125,13 +128,10 @@ def obstacles(view: View, demand: Demand, grouping: Grouping | None = None) -> I
 
 def kind_of(words: str) -> str:
     """Which kind of change lifts an attribute demand, from the words it goes by."""
-    return (
-        "runtime"
-        if words.startswith("runtime ")
-        else "toleration"
-        if words.startswith("taints")
-        else "constraint"
-    )
+    first, _, rest = words.partition(" ")
+    if first == "runtime" and rest not in ("exists", "not_exists") and " " not in rest:
+        return "runtime"
+    return "toleration" if first == "taints" else "constraint"
 
 
 def _amounts(view: View, demand: Demand) -> Iterator[Obstacle]:
@@ -167,7 +167,8 @@ def _options(view: View, demand: Demand, obstacle: Obstacle, rows: Ints) -> list
     kind, name, devices = obstacle.kind, obstacle.name, len(rows)
     if obstacle.lacking is None:
         of_device = kind in ("online", "open", "healthy", "toleration", "runtime")
-        return [Remedy(kind, name, int(rows[0]) if of_device else ANY_DEVICE, 0, COSTS[kind], devices)]
+        row, some = int(rows[0]) if of_device else ANY_DEVICE, tuple(rows[:ROWS_MAX].tolist())
+        return [Remedy(kind, name, row, 0, COSTS[kind], devices, some)]
     lacking = obstacle.lacking[rows]
     least = int(lacking.argmin())
     row, amount = int(rows[least]), int(lacking[least])
