@@ -29,6 +29,10 @@ EXCLUDED_BY = {"walls": "backups"}
 """Devices drop what is said in an epoch below the highest they heard. A copy put back while the clock
 went back too may give its leader such an epoch, and only a document of a higher one would tell it (D1)."""
 
+CLASSES = ("generic-linux", "pi-4b-4g", "pi-5-8g", "pi-zero-2w")
+"""What a swarm is drawn from: named here, because a seed must not mean another fleet whenever a class
+of devices is added."""
+
 Stream = Callable[[str], Random]
 
 
@@ -45,7 +49,7 @@ def draw_plan(
         return Random(f"{seed}/plan/{name}")
 
     controllers = 2 if stream("controllers").random() < 1 / 3 else 1
-    fleet = draw_devices(stream, devices, tuple(profiles) or firmware_profiles.names())
+    fleet = draw_devices(stream, devices, tuple(profiles) or CLASSES)
     chosen = tuple(families) or _draw_families(stream)
     return Plan(
         seed=seed,
