@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.scheduler import leaving
+from controller.scheduler.arriving import NOWHERE, Receivers
 from controller.scheduler.balance import Aims, drain, rebalance
 from controller.scheduler.imbalance import (
     COUNTED,
@@ -20,6 +21,7 @@ from controller.scheduler.imbalance import (
     loads,
     moves_at_least,
 )
+from controller.scheduler.shifts import Shifts
 from protocol.resources import NAMES
 
 CPU, MEMORY, DISK = (NAMES.index(name) for name in ("cpu_milli", "memory_mib", "disk_mib"))
@@ -103,28 +105,28 @@ def unevenness(load):
     return sum((x - mean) ** 2 for x in load)
 
 
-SIZES = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 40))
+SIZES = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 40)) | st.sampled_from(
+    [(60, 60, 40), (40, 60, 40), (120, 90, 80)]
+)
+YES_MOSTLY = st.sampled_from([True, True, True, False])
 
 
 @st.composite
 def fleets(draw):
     """Small fleets of any kind: shrunk and empty devices, cordoned and offline ones, odd constraints."""
-    n = draw(st.integers(1, 6))
+    n = draw(st.sampled_from([4, 3, 6, 2, 1]))
     capacities = draw(st.lists(SIZES, min_size=n, max_size=n))
     task = st.tuples(
-        st.integers(0, n - 1),
+        st.integers(0, n - 1) | st.just(0),
         st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 9)),
-        st.booleans() | st.just(True),
+        YES_MOSTLY,
         st.sampled_from([0.0, 0.0, 0.5, 3.0]),
         st.integers(0, 2),
     )
-    flags = st.lists(st.booleans() | st.just(True), min_size=n, max_size=n).map(
-        lambda f: np.array(f, np.bool_)
-    )
+    flags = st.lists(YES_MOSTLY, min_size=n, max_size=n).map(lambda f: np.array(f, np.bool_))
     extra = columns(draw(st.lists(st.tuples(st.integers(0, 5)), min_size=n, max_size=n)))
-    devices, tasks = fleet_of(
-        capacities, draw(st.lists(task, max_size=14)), draw(flags), draw(flags), extra=extra
-    )
+    held = draw(st.lists(task, min_size=draw(st.sampled_from([5, 10, 0])), max_size=16))
+    devices, tasks = fleet_of(capacities, held, draw(flags), draw(flags), extra=extra)
     able = draw(st.lists(flags, min_size=3, max_size=3))
     return devices, tasks, lambda group: able[group]
 
@@ -180,6 +182,8 @@ def test_a_drain_moves_what_the_devices_held_and_tells_what_fits_nowhere(fleet, 
     assert sorted([m.task for m in plan.moves] + plan.homeless + plan.staying) == held
     assert all(m.target not in rows for m in plan.moves)
     assert not any(tasks.movable[t] for t in plan.staying)
+    before, after = plain_loads(devices, devices.reserved), plain_loads(devices, reserved)
+    assert sum(m.gain for m in plan.moves) == pytest.approx(unevenness(before) - unevenness(after), abs=1e-6)
     for task in plan.homeless:
         for row in range(n):
             open_ = devices.receives[row] and row not in rows and allowed(int(tasks.group[task]))[row]
@@ -188,6 +192,45 @@ def test_a_drain_moves_what_the_devices_held_and_tells_what_fits_nowhere(fleet, 
                 for r, amounts in enumerate(tasks.amounts)
             )
             assert not (open_ and fits)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 70), st.integers(1, 4), st.integers(20, 60))
+def test_a_task_goes_to_the_least_loaded_device_that_takes_it(seed, n, rules, largest):
+    """Whichever way it is found: by a queue, or all devices at once when the queue takes too long."""
+    rng = np.random.default_rng(seed)
+    tasks = [
+        (0, (int(c), int(m)), True, 0.0, int(g))
+        for c, m, g in zip(
+            rng.integers(1, largest, 60),
+            rng.integers(0, largest, 60),
+            rng.integers(0, rules, 60),
+            strict=True,
+        )
+    ]
+    held = columns([(int(c), int(m)) for c, m in rng.integers(0, 90, (n, 2))])
+    able, takes = rng.random((rules, n)) < 0.8, rng.random(n) < 0.9
+    devices, placed = fleet_of([(100, 100)] * n, tasks, extra=held)
+    takes[0] = False
+    shifts = Shifts(devices, placed, COUNTED)
+    receivers = Receivers(shifts, takes, devices.capacity, lambda group: able[group])
+    for task, needs in enumerate(shifts.needs(np.arange(60))):
+        group = tasks[task][4]
+        fitting = [
+            (shifts.load[row], row)
+            for row in range(n)
+            if takes[row]
+            and able[group][row]
+            and all(shifts.reserved[r][row] + amount <= 100 for r, amount in needs)
+        ]
+        found = receivers.find(group, needs)
+        assert found == (min(fitting)[1] if fitting else NOWHERE)
+        if fitting:
+            assert shifts.move(task, 0, found, needs, -np.inf)
+            receivers.took(found)
+    most = receivers.most()
+    for r in shifts.asked:
+        assert most[r] == max([0, *(100 - shifts.reserved[r][row] for row in range(n) if takes[row])])
 
 
 def test_losing_a_device_moves_exactly_the_tasks_it_held():
