@@ -16,16 +16,14 @@ from controller.core.ledger import Job, Ledger, Task
 from controller.core.placement import Placement
 from controller.core.remedy_words import RemedyWords
 from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
-from controller.scheduler.explain import FITS, Explanation, Why, explain, why_none
+from controller.scheduler.explain import FITS, GANG, PARALLEL, Explanation, Why, explain, why_none
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import POLICIES
 from controller.scheduler.remedies import ANY_DEVICE
 from controller.scheduler.view import Flags
 from protocol.tasks import AttemptId, TaskState
 
-PAUSE, HELD_BACK, DEPENDENCY, PARALLEL, GANG, UNEXAMINED = (
-    "pause", "held_back", "dependency", "parallel", "gang", "unexamined",
-)  # fmt: skip
+PAUSE, HELD_BACK, DEPENDENCY, UNEXAMINED = "pause", "held_back", "dependency", "unexamined"
 """Reasons beside those of `scheduler.explain.CODES`; all together are the labels of a metric."""
 LOOKS_MAX = 2_000_000
 """Devices x kinds of demand that are looked at to count who waits for what: some 20 ms."""

@@ -7,21 +7,45 @@ are made again only when a device described itself anew. It judges nothing itsel
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from controller.core.conditions import most_per_value, of_group
-from controller.core.fleet import Fleet
 from controller.core.ledger import Job
 from controller.core.records import Constraint
 from controller.scheduler.groups import Distinct, Grouping, Shares, affinity, shares_of
-from controller.scheduler.view import Demand, Flags, Floats
+from controller.scheduler.view import Demand, Flags, Floats, Ints
 
 WISH_WEIGHT = 0.5
 """A job's own wishes against all that a policy says: strong, but a full device stays worse."""
 
 
+class FactColumns(Protocol):
+    """What `core.facts` answers."""
+
+    def flags(self, attribute: str, operator: str, value: str) -> Flags: ...
+
+    def codes(self, attribute: str) -> tuple[Ints, list[str]]: ...
+
+    def bearings(self, tolerations: tuple[str, ...]) -> tuple[Flags, Floats, Flags]: ...
+
+
+class Ground(Protocol):
+    """Devices that requests are about: the fleet, or one that somebody imagines."""
+
+    @property
+    def facts(self) -> FactColumns: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def facts_generation(self) -> int: ...
+
+
 class Requests:
     """Translates for one fleet."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Ground) -> None:
         self.fleet = fleet
 
     def era(self) -> tuple[int, int]:

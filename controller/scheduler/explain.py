@@ -30,14 +30,14 @@ UNITS = {
     "down_kbit_s": "kbit/s down",
     "slots": "slots",
 }
-FITS, NO_DEVICES, CLOSED, OFFLINE, GUARDED, PINNED, ROOM = (
-    "fits", "no_devices", "closed", "offline", "guarded", "pinned", "room",
+FITS, NO_DEVICES, CLOSED, OFFLINE, GUARDED, PINNED, ROOM, PARALLEL, GANG = (
+    "fits", "no_devices", "closed", "offline", "guarded", "pinned", "room", "parallel", "gang",
 )  # fmt: skip
 RESOURCE_CODES = ("cpu", "memory", "disk", "accelerator", "up", "down", "slots")
 """In the order of `NAMES`."""
 CODES = (
     FITS, NO_DEVICES, CLOSED, OFFLINE, GUARDED, PINNED, ROOM, *RESOURCE_CODES,
-    "extra", "document", "constraint", "runtime", "taint", "distinct",
+    "extra", "document", "constraint", "runtime", "taint", "distinct", PARALLEL, GANG,
 )  # fmt: skip
 _ATTRIBUTE_CODES = {"runtime": "runtime", "toleration": "taint", "constraint": "constraint"}
 
