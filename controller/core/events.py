@@ -12,6 +12,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
+from controller.core.changes import Change
 from controller.core.records import JobRules, TaskSpec
 from protocol.core import Event
 from protocol.messages import Heartbeat
@@ -176,3 +177,15 @@ class TaskExplained(Event):
 
     request: int
     task: str
+
+
+@dataclass(slots=True)
+class PlanAsked(Event):
+    """What would happen if all of `changes` came, one after the other; nothing is changed.
+
+    `survive`: also, what would break if any one site (1) or any two (2) were lost after that.
+    """
+
+    request: int
+    changes: tuple[Change, ...]
+    survive: int = 0
