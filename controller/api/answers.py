@@ -31,10 +31,11 @@ from controller.api.shapes import (
     TaskShape,
     TaskSpecShape,
 )
-from controller.core.records import AttemptRow, AuditRow, JobRow, TaskRow, TaskSpec
+from controller.core.records import AttemptRow, AuditRow, JobRow, JobState, TaskRow, TaskSpec
 from controller.core.views import DeviceView, ExplainView, FleetView
 from protocol.messages import HEALTH_KNOWN, METERED, ON_BATTERY, THROTTLED, UNDERVOLTAGE, Health
 from protocol.resources import Resources
+from protocol.tasks import JobKind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Counts = Mapping[str, int]
@@ -107,7 +108,7 @@ def job_shape(job: JobRow, counts: Counts) -> JobShape:
         id=job.id,
         name=job.name,
         kind=job.kind.value,
-        count=job.count,
+        count=_count(job, counts),
         priority=job.priority,
         guarantee=job.guarantee.name.lower(),
         max_attempts=job.max_attempts,
@@ -132,6 +133,13 @@ def job_shape(job: JobRow, counts: Counts) -> JobShape:
         missed=rules.missed,
         parent=rules.parent,
     )
+
+
+def _count(job: JobRow, counts: Counts) -> int:
+    """Of a daemon: on how many devices it is; those that it has left are cancelled tasks."""
+    if job.kind is not JobKind.DAEMON or job.state is not JobState.OPEN:
+        return job.count
+    return sum(counts.values()) - counts.get("cancelled", 0)
 
 
 def task_shape(task: TaskRow, waits: str = "") -> TaskShape:

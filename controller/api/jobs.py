@@ -89,7 +89,7 @@ async def submit_job(request: Request) -> Response:
         made = await _job(caller, view.job)
         shape = job_shape(made.row, made.tasks)
         return _job_response(request, 200, shape, {"Idempotent-Replayed": "true"})
-    return _job_response(request, 201, _fresh(caller, question), {})
+    return _job_response(request, 201, _fresh(caller, question, view.tasks), {})
 
 
 @router.get("/jobs")
@@ -245,8 +245,8 @@ def _fingerprint(body: JobBody) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _fresh(caller: Caller, question: JobSubmitted) -> JobShape:
-    """The job as it was accepted. Its stored moments may be some milliseconds later."""
+def _fresh(caller: Caller, question: JobSubmitted, tasks: int) -> JobShape:
+    """The job as it was accepted, with so many tasks. Its stored moments may be some milliseconds later."""
     now = caller.port.wall_ms()
     row = JobRow(
         id=question.job,
@@ -267,7 +267,7 @@ def _fresh(caller: Caller, question: JobSubmitted) -> JobShape:
         rules=question.rules,
     )
     # A cron job has no tasks of its own, and how many a daemon has is the core's to say.
-    own = 0 if question.kind is JobKind.CRON else question.count
+    own = {JobKind.CRON: 0, JobKind.DAEMON: tasks}.get(question.kind, question.count)
     return job_shape(row, {"pending": own})
 
 

@@ -130,6 +130,14 @@ def _daemon_faults(body: JobBody) -> _Faults:
     if body.parallel_max:
         detail = "a daemon runs on every device that matches; choose devices by task.constraints"
         yield BodyFault("/parallel_max", detail)
+    for field in ("max_attempts", "ttl_ms"):
+        if getattr(body, field):
+            detail = f"a daemon is started again for as long as its device matches; leave {field} out"
+            yield BodyFault(f"/{field}", detail)
+    for place, constraint in enumerate(body.task.constraints):
+        if constraint.operator == "distinct":
+            detail = "a daemon runs on every device that matches; choose devices by other constraints"
+            yield BodyFault(f"/task/constraints/{place}/operator", detail)
 
 
 def _cron_faults(body: JobBody) -> _Faults:

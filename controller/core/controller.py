@@ -16,6 +16,7 @@ from controller.core.claims import doubt_of
 from controller.core.commands import Commands
 from controller.core.condition import Condition
 from controller.core.cron import Cron
+from controller.core.daemons import Daemons
 from controller.core.dependencies import Dependencies
 from controller.core.documents import Documents
 from controller.core.effects import Confirm, PublishFleet, Reply
@@ -132,7 +133,8 @@ class Controller:
         self.failover = Failover(ledger, self.holds)
         self.operators = Operators(ledger, self.holds, self.sessions)
         self.dependencies = Dependencies(ledger, self.tasks)
-        self.jobs = Jobs(ledger, self.tasks, self.holds, self.dependencies)
+        self.daemons = Daemons(ledger, self.tasks, self.holds)
+        self.jobs = Jobs(ledger, self.tasks, self.holds, self.dependencies, self.daemons)
         self.cron = Cron(ledger, self.jobs)
         self.output = Output(ledger)
         self.commands = Commands(ledger)
@@ -433,7 +435,7 @@ class Controller:
         while self.liveness.changed:
             self.failover.on_change(self.liveness.changed.pop(), now_ms)
             self.placement.notice_room(now_ms)
-        self.dependencies.follow(now_ms)
+        self._draw_consequences(now_ms)
         if self.ledger.newly_ready:
             # A retry whose pause is over frees no room, and nobody else would look.
             self.ledger.newly_ready = False
@@ -444,4 +446,9 @@ class Controller:
             self.placement.run(now_ms)
         if (due_ms := self.documents.next_due_ms()) is not None and now_ms >= due_ms:
             self.documents.flush(now_ms)
+        self._draw_consequences(now_ms)
+
+    def _draw_consequences(self, now_ms: int) -> None:
+        """What follows from devices and jobs that changed, in the same commit."""
+        self.daemons.follow(now_ms)
         self.dependencies.follow(now_ms)

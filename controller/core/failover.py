@@ -82,8 +82,14 @@ class Failover:
         if attempt.job.at_most_one:
             due_ms = max(now_ms, self.holds.documents.hold_until_ms(attempt))
             self.ledger.deadlines.set("hold", attempt.id, due_ms)
-        elif self.fleet.state[attempt.device] == OFFLINE:
+        elif self.fleet.state[attempt.device] == OFFLINE and (
+            not attempt.job.daemon or self._leaving(attempt)
+        ):
+            # A daemon's run has nowhere else to go: it waits there for its device's return.
             self.ledger.deadlines.set("hold", attempt.id, now_ms)
+
+    def _leaving(self, attempt: Attempt) -> bool:
+        return attempt.row.state is AttemptState.REMOVED
 
     def _unheard(self, attempt: Attempt) -> bool:
         """Whether its device's reports free nothing: removed in a quarantine (S4)."""

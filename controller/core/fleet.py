@@ -111,6 +111,8 @@ class Fleet:
         """Silence is counted from here on: before, we heard nobody."""
         self.room_generation = 0
         """Rises whenever a device may have become able to take a task."""
+        self.retold: list[int] = []
+        """Rows whose attributes, taints or place in the fleet changed; `daemons` empties it."""
         self.facts_generation = 0
         """Rises whenever an attribute that constraints look at has changed."""
         self._size = 0
@@ -208,6 +210,8 @@ class Fleet:
     def decide(self, row: int) -> None:
         """Takes over an operator's decisions from the record."""
         record = self.records[row]
+        if record.removed != self.removed[row]:
+            self.retold.append(row)
         self.cordoned[row], self.draining[row] = record.cordoned, record.draining
         self.quarantined[row], self.removed[row] = record.quarantined, record.removed
         self._judge(row)
@@ -220,6 +224,7 @@ class Fleet:
     def _retell(self, row: int) -> None:
         """What conditions look at has changed."""
         self.facts.changed(row)
+        self.retold.append(row)
         self.facts_generation += 1
         self.room_generation += 1
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from controller.core.daemons import Daemons
 from controller.core.dependencies import Dependencies
 from controller.core.effects import Reply
 from controller.core.events import JobCancelled, JobSubmitted
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.records import KEYS_MAX, JobRow, JobState, TaskRow
+from controller.core.records import KEYS_MAX, JobRow, JobState
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView, SubmittedView
 from controller.scheduler.view import Demand
@@ -49,9 +50,12 @@ def new_job(row: JobRow) -> Job:
 class Jobs:
     """What users ask of jobs."""
 
-    def __init__(self, ledger: Ledger, tasks: Tasks, holds: Holds, dependencies: Dependencies) -> None:
+    def __init__(
+        self, ledger: Ledger, tasks: Tasks, holds: Holds, dependencies: Dependencies, daemons: Daemons
+    ) -> None:
         self.ledger = ledger
         self.dependencies = dependencies
+        self.daemons = daemons
         self.tasks = tasks
         self.holds = holds
         self.keys: OrderedDict[str, tuple[str, str]] = OrderedDict()
@@ -69,7 +73,7 @@ class Jobs:
         row = self._row(event, now_ms)
         self.enter(row, now_ms)
         self.remember(event.idempotency_key, row.id, event.fingerprint)
-        self.ledger.emit(Reply(event.request, SubmittedView(row.id)))
+        self.ledger.emit(Reply(event.request, SubmittedView(row.id, tasks=row.count)))
 
     def enter(self, row: JobRow, now_ms: int) -> None:
         """A new job with its tasks; a cron job has none, its schedule is looked at instead."""
@@ -83,7 +87,9 @@ class Jobs:
             self.ledger.deadlines.set("cron", row.id, now_ms)
             return
         for index in range(row.count):
-            self._add_task(job, index, now_ms)
+            self.tasks.add(job, index, now_ms)
+        if row.kind is JobKind.DAEMON:
+            self.daemons.enter(job, now_ms)
 
     def _row(self, e: JobSubmitted, now_ms: int) -> JobRow:
         wall = self.ledger.wall(now_ms)
@@ -92,20 +98,6 @@ class Jobs:
             e.spec, JobState.OPEN, "run", wall, wall, e.actor, e.idempotency_key, e.fingerprint,
             e.rules,
         )  # fmt: skip
-
-    def _add_task(self, job: Job, index: int, now_ms: int) -> None:
-        row = job.row
-        record = TaskRow(
-            f"{row.id}.{index}", row.id, index, TaskState.PENDING, "run", "", 0, None, "", 0,
-            row.created_at, row.created_at,
-        )  # fmt: skip
-        task = Task(record, job)
-        self.ledger.tasks[record.id] = task
-        self.ledger.save(record)
-        job.left += 1
-        self.tasks.ready(task, now_ms)
-        if row.ttl_ms:
-            self.ledger.deadlines.set("expired", record.id, now_ms + row.ttl_ms)
 
     def _replay(self, event: JobSubmitted, known: tuple[str, str]) -> None:
         job, fingerprint = known

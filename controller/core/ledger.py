@@ -143,6 +143,8 @@ class Ledger:
         """What each owner has reserved."""
         self.turned: list[Job] = []
         """Jobs that ended, or can't succeed any more, in the event at hand: others may wait for them."""
+        self.unpinned: list[Task] = []
+        """Tasks of daemons that ended in the event at hand."""
         self.recent: OrderedDict[AttemptId, str] = OrderedDict()
         self.deadlines = Deadlines()
         self.counters: dict[str, int] = {}

@@ -55,10 +55,12 @@ def load_work(
     for attempt in snapshot.attempts:
         if attempt.state is AttemptState.FREE:  # its device was not told yet: its output may still come
             ledger.remember(AttemptId(attempt.task, attempt.attempt), attempt.device)
+    for job in list(ledger.jobs.values()):
+        if job.daemon:
+            jobs.daemons.enter(job, now_ms)
     for row_number in range(ledger.fleet.count):
         documents.recall(row_number)
-        if ledger.fleet.draining[row_number]:
-            operators.draining[row_number] = None
+        operators.recall(row_number)
 
 
 def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:

@@ -12,10 +12,11 @@ from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState, DeviceRow
 from controller.core.sessions import Sessions, new_device
-from controller.core.taints import TaintFault, read_taint
+from controller.core.taints import EVICT, TaintFault, read_taint, tolerated
 from controller.core.views import DoneView, RefusalView
 
 TAINTS_MAX = 16
+EVICTED = "evicted by a taint"
 DRAIN_STEP_MS = 500
 MOVES_AT_ONCE = 10
 MOVES_SHARE = 0.05
@@ -32,7 +33,19 @@ class Operators:
         self.sessions = sessions
         self.draining: dict[int, None] = {}
         """Rows in the order in which their drains began."""
+        self.evicting: dict[int, None] = {}
+        """Rows with a taint that sends away what does not tolerate it."""
         self.due_ms = 0
+
+    def recall(self, row: int) -> None:
+        """Takes up what a device's record says is to leave it."""
+        record = self.fleet.records[row]
+        if record.draining:
+            self.draining[row] = None
+        if not record.removed and any(read_taint(t).effect == EVICT for t in record.taints):
+            self.evicting[row] = None
+        else:
+            self.evicting.pop(row, None)
 
     def decide(self, event: DeviceDecision, now_ms: int) -> None:
         """Carries out one decision and answers it."""
@@ -63,6 +76,7 @@ class Operators:
             self.fleet.records[row].removed = False
             self.sessions.forget(row)
             self._trust_again(row, now_ms)
+            self.recall(row)
             self.ledger.audit(now_ms, "device", event.device, "removed", "known", event.actor)
         self.ledger.emit(Reply(event.request, DoneView(event.device)))
 
@@ -102,6 +116,8 @@ class Operators:
             self.fleet.taint(row, after)
             self.ledger.save(record)
             self.ledger.audit(now_ms, "device", record.device, " ".join(before), " ".join(after), event.actor)
+            self.recall(row)
+            self.step(now_ms)
         return DoneView(record.device)
 
     def _trust_again(self, row: int, now_ms: int) -> None:
@@ -131,6 +147,7 @@ class Operators:
         attempts = list(self.ledger.by_device[row].values())
         self._shut(row, before, "removed", actor, now_ms)
         self.draining.pop(row, None)
+        self.evicting.pop(row, None)
         self.holds.remove([a for a in attempts if a.id in self.ledger.attempts], "device removed", now_ms)
         for attempt in attempts:
             if attempt.id in self.ledger.attempts and not attempt.job.at_most_one:
@@ -170,20 +187,30 @@ class Operators:
     # ------------------------------------------------------------- drains
 
     def next_due_ms(self) -> int | None:
-        return self.due_ms if self.draining else None
+        return self.due_ms if self.draining or self.evicting else None
 
     def step(self, now_ms: int) -> None:
-        """Moves some more attempts off draining devices, within the budget of voluntary moves."""
+        """Moves some more attempts off devices that they must leave, within the budget of voluntary moves."""
         self.due_ms = now_ms + DRAIN_STEP_MS
         budget = max(MOVES_AT_ONCE, int(MOVES_SHARE * len(self.ledger.attempts)))
-        moving = sum(self._moves(a) for row in self.draining for a in self._of(row))
-        for row in list(self.draining):
-            staying = [a for a in self._of(row) if a.row.state is not AttemptState.REMOVED]
+        leaving = {row: self._leaving(row) for row in {**self.draining, **self.evicting}}
+        moving = sum(self._moves(a) for attempts in leaving.values() for a in attempts)
+        for row, attempts in leaving.items():
+            staying = [a for a in attempts if a.row.state is not AttemptState.REMOVED]
             chosen = staying[: max(0, budget - moving)]
             moving += len(chosen)
-            self.holds.remove(chosen, "drained", now_ms)
-            if not self._of(row):
-                self._drained(row, now_ms)
+            self.holds.remove(chosen, "drained" if row in self.draining else EVICTED, now_ms)
+            if not self._leaving(row):
+                self.evicting.pop(row, None)
+                if row in self.draining:
+                    self._drained(row, now_ms)
+
+    def _leaving(self, row: int) -> list[Attempt]:
+        """What may not stay on a device that is drained, or has a taint that evicts."""
+        taints, attempts = self.fleet.records[row].taints, self._of(row)
+        if row in self.draining:
+            return attempts
+        return [a for a in attempts if tolerated(taints, a.job.row.spec.tolerations).evicts]
 
     def _moves(self, attempt: Attempt) -> bool:
         """Whether it is on its way; one that merely waits for a lost device's return uses up no budget."""

@@ -110,10 +110,13 @@ class Placement:
     def _mergeable(self, job: Job) -> bool:
         """Whether nothing but its demand tells its tasks from those of another job of that demand."""
         spec, rules = job.row.spec, job.row.rules
-        return not (rules.gang or rules.parallel_max or spec.spreads or any(map(of_group, spec.constraints)))
+        own = job.daemon or rules.gang or rules.parallel_max or spec.spreads
+        return not (own or any(map(of_group, spec.constraints)))
 
     def _place(self, job: Job, budget: int, now_ms: int) -> int:
         """Places what fits of a job, up to the budget; how many."""
+        if job.daemon:
+            return self._place_pinned(job, budget, now_ms)
         if job.row.rules.parallel_max:
             budget = min(budget, job.row.rules.parallel_max - len(job.placed))
         gang = job.row.rules.gang and not job.placed
@@ -136,6 +139,22 @@ class Placement:
                 grouping.placed(row)
             self.tasks.assign(task, row, picker.share(row), now_ms)
         return len(tasks)
+
+    def _place_pinned(self, job: Job, budget: int, now_ms: int) -> int:
+        """A daemon's tasks, each on its own device or not at all; none waits behind another."""
+        picker = self.picker(job)
+        able, placed, waiting = picker.able(), 0, list[Task]()
+        for task in self._front(job, len(job.ready)):
+            row = self.fleet.index[task.row.pin]
+            if placed < budget and able[row]:
+                self.tasks.assign(task, row, picker.share(row), now_ms)
+                placed += 1
+            else:
+                waiting.append(task)
+        self._put_back(waiting)
+        if placed == budget:
+            job.blocked = -1
+        return placed
 
     def _place_alike(self, jobs: list[Job], budget: int, now_ms: int) -> int:
         """Places tasks of several jobs that ask for the same, as if they were one job's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from controller.core.condition import FAILED, Condition
 from controller.core.documents import Documents
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.records import AttemptRow, AttemptState, JobState
+from controller.core.records import AttemptRow, AttemptState, JobState, TaskRow
 from controller.core.shares import write_share
 from controller.scheduler.view import Share
 from protocol.backoff import retry_ms
@@ -38,6 +38,22 @@ class Tasks:
         self.attempt_floor = attempt_floor
 
     # ------------------------------------------------------------- forward
+
+    def add(self, job: Job, index: int, now_ms: int, pin: str = "") -> Task:
+        """A new task of a job, pending."""
+        wall = self.ledger.wall(now_ms)
+        row = TaskRow(
+            f"{job.row.id}.{index}", job.row.id, index, TaskState.PENDING, "run", "", 0, None, "", 0,
+            wall, wall, pin,
+        )  # fmt: skip
+        task = Task(row, job)
+        self.ledger.tasks[row.id] = task
+        self.ledger.save(row)
+        job.left += 1
+        self.ready(task, now_ms)
+        if job.row.ttl_ms:
+            self.ledger.deadlines.set("expired", row.id, now_ms + job.row.ttl_ms)
+        return task
 
     def assign(self, task: Task, device: int, share: Share, now_ms: int) -> None:
         """Reserves the next attempt of a task on a device; its number is committed before it is told."""
@@ -112,7 +128,7 @@ class Tasks:
     def _over(self, task: Task, now_ms: int) -> bool:
         """Ends a task that was to end as soon as it is free."""
         if task.row.desired == CANCELLED:
-            self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms)
+            self._finish(task, TaskState.CANCELLED, task.row.reason or CANCELLED, now_ms)
         elif task.expired:
             self._finish(task, TaskState.FAILED, "expired", now_ms)
         else:
@@ -142,11 +158,11 @@ class Tasks:
 
     # ------------------------------------------------------------- wishes
 
-    def cancel(self, task: Task, actor: str, now_ms: int) -> Attempt | None:
+    def cancel(self, task: Task, actor: str, now_ms: int, reason: str = CANCELLED) -> Attempt | None:
         """Wants the task to end; returns the attempt that must leave its document first, if any."""
-        task.row.desired = CANCELLED
+        task.row.desired, task.row.reason = CANCELLED, reason
         if task.row.state is TaskState.PENDING:
-            self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms, actor)
+            self._finish(task, TaskState.CANCELLED, reason, now_ms, actor)
             return None
         self.ledger.save(task.row)
         self.ledger.audit(
@@ -199,6 +215,8 @@ class Tasks:
         self.ledger.deadlines.clear("ready", task.row.id)
         self.ledger.deadlines.clear("expired", task.row.id)
         self.ledger.count(f"tasks_{state}")
+        if task.row.pin:
+            self.ledger.unpinned.append(task)
         if job.failed + job.cancelled == 1 and state is not TaskState.SUCCEEDED:
             self.ledger.turned.append(job)
         if not job.left and not job.standing:

@@ -26,6 +26,8 @@ class SubmittedView:
 
     job: str
     replayed: bool = False
+    tasks: int = 0
+    """How many it has from the start: of a daemon, one per device that matches."""
 
 
 @dataclass(slots=True)
