@@ -110,6 +110,8 @@ def _level(shifts: Shifts, allowed: Allowed, aims: Aims, ceiling: float) -> None
     for _ in range(_STAGES):
         if _reached(shifts, aims) or not _stage(shifts, allowed, aims, ceiling):
             break
+        if len(shifts.moves) >= aims.moves_max:
+            return
         ceiling = settled(shifts, aims.goal)
     press(shifts, allowed, aims.goal, aims.moves_max, max(aims.gain_min, _GAIN_LEAST))
 
