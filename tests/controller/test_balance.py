@@ -238,9 +238,15 @@ def test_losing_a_device_moves_exactly_the_tasks_it_held():
     devices.receives[17] = devices.gives[17] = (
         False  # lost: it neither takes nor gives, its tasks go all the same
     )
+    held = np.flatnonzero(tasks.row == 17).tolist()
     plan = drain(devices, tasks, anywhere(devices), np.array([17]))
-    assert sorted(m.task for m in plan.moves) == np.flatnonzero(tasks.row == 17).tolist()
-    assert not plan.homeless and not plan.staying
+    assert sorted(m.task for m in plan.moves) == held and not plan.homeless and not plan.staying
+    tasks.movable[held[0]] = False
+    plan = drain(devices, tasks, anywhere(devices), np.array([17]))
+    assert sorted(m.task for m in plan.moves) == held[1:] and plan.staying == held[:1]
+    # A device that takes no part weighs nothing, however much it still holds.
+    before, after = (x.b**2 * 299 for x in (plan.before, plan.after))
+    assert sum(m.gain for m in plan.moves) == pytest.approx(before - after)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
