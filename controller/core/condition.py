@@ -3,7 +3,8 @@
 What devices say in heartbeats is written into columns at once; scores and guards look at
 it every ten seconds, because a whole-fleet look costs more than the news is worth. A hard
 guard keeps new work away; nothing that runs is stopped for it. Flakiness counts losses
-and failed attempts and halves each hour, so that a device can earn its name back.
+and failed attempts and halves each hour, so that a device can earn its name back. It is
+not stored: after a take-over every device begins with a clean sheet.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Condition:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.due_ms = 0
-        self._seen_ms = 0
+        self._decayed_ms: int | None = None
 
     def note_health(self, rows: Ints, health: Ints) -> None:
         """Health rows (n, 5) of these devices, as their heartbeats told them; flags 0: nothing was said."""
@@ -46,17 +47,24 @@ class Condition:
         view.temperature_c[rows], view.battery_percent[rows] = health[:, 1], health[:, 2]
         view.wear_percent[rows], view.latency_ms[rows] = health[:, 3], health[:, 4]
 
-    def blame(self, row: int, weight: float) -> None:
-        """A loss, or an attempt that failed there."""
+    def blame(self, row: int, weight: float, now_ms: int) -> None:
+        """A loss, or an attempt that failed there; the guard sees it when it looks next."""
+        self._decay(now_ms)
         self.fleet.view.flakiness[row] += weight
+
+    def _decay(self, now_ms: int) -> None:
+        """What was noted until now is worth less; what is noted from now on must not be aged with it."""
+        if self._decayed_ms is not None and now_ms > self._decayed_ms:
+            self.fleet.view.flakiness *= 0.5 ** ((now_ms - self._decayed_ms) / HALF_MS)
+        self._decayed_ms = now_ms
 
     def refresh(self, now_ms: int) -> None:
         """Lets scores and guards see what was noted since, at most every ten seconds."""
         if now_ms < self.due_ms:
             return
         view = self.fleet.view
-        view.flakiness[:] *= 0.5 ** ((now_ms - self._seen_ms) / HALF_MS)
-        self._seen_ms, self.due_ms = now_ms, now_ms + REFRESH_MS
+        self._decay(now_ms)
+        self.due_ms = now_ms + REFRESH_MS
         busy = np.zeros(view.count)
         for i, used in enumerate(self.fleet.used):
             np.maximum(busy, used[: view.count] * view.scale[i], out=busy)

@@ -96,20 +96,20 @@ class Tasks:
         if job.service and now_ms - task.started_ms >= SERVICE_STABLE_MS:
             row.failures = 0
         row.failures += 1
-        self._learn(task)
+        self._learn(task, now_ms)
         if job.row.max_attempts and row.failures >= job.row.max_attempts:
             self._finish(task, TaskState.FAILED, reason, now_ms, actor=row.device)
         else:
             self.again(task, reason, now_ms, retry_ms(row.failures))
 
-    def _learn(self, task: Task) -> None:
+    def _learn(self, task: Task, now_ms: int) -> None:
         """First once more on the spot, where its files still are; then elsewhere."""
         task.failures_here += 1
         spot = task.failures_here <= SPOT_RESTARTS
         task.prefer, task.avoid = (task.row.device, "") if spot else ("", task.row.device)
         if not spot:
             task.failures_here = 0
-        self.condition.blame(self.ledger.fleet.index[task.row.device], FAILED)
+        self.condition.blame(self.ledger.fleet.index[task.row.device], FAILED, now_ms)
 
     def lost(self, task: Task, reason: str, now_ms: int) -> None:
         """The attempt is over through no fault of its own: another one, at once.
