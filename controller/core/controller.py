@@ -31,6 +31,7 @@ from controller.core.events import (
     JobCancelled,
     JobSubmitted,
     LeaderRenewed,
+    PlanAsked,
     TaskExplained,
     WaitsQueried,
     WallClockRead,
@@ -38,6 +39,7 @@ from controller.core.events import (
 from controller.core.explaining import Explaining
 from controller.core.failover import Failover
 from controller.core.fleet import Fleet, Ints
+from controller.core.foresight import Foresight
 from controller.core.holds import Holds
 from controller.core.jobs import Jobs
 from controller.core.leadership import SPEAK_MS, Beginning
@@ -141,6 +143,7 @@ class Controller:
         self.placement = Placement(ledger, self.tasks, self.condition, rules.policy)
         self.explaining = Explaining(ledger, self.placement, self.failover)
         self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
+        self.foresight = Foresight(ledger, rules.policy)
         self.link_session = 0
         self.linked = False
         self.renew_due_ms = now_ms + RENEW_MS
@@ -197,6 +200,7 @@ class Controller:
             self.placement.due_ms,
             self.documents.next_due_ms(),
             self.operators.next_due_ms(),
+            self.foresight.next_due_ms(self.now_ms),
             self.liveness.due_ms if self.liveness.watching else None,
         ):
             if other is not None:
@@ -241,6 +245,7 @@ class Controller:
             ),
             FleetQueried: lambda e, now: ledger.emit(Reply(e.request, self.pictures.fleet_view(now))),
             TaskExplained: self._on_explain,
+            PlanAsked: self._on_plan,
             WaitsQueried: lambda e, now: ledger.emit(Reply(e.request, self.explaining.waits(e.tasks, now))),
         }
 
@@ -396,6 +401,13 @@ class Controller:
             body = self.explaining.explain(task, now_ms)
         self.ledger.emit(Reply(event.request, body))
 
+    def _on_plan(self, event: PlanAsked, now_ms: int) -> None:
+        if self._leading(now_ms):
+            self.foresight.ask(event, now_ms)
+        else:  # nobody would go on with it
+            refusal = RefusalView("not_ready", "this controller does not lead at the moment")
+            self.ledger.emit(Reply(event.request, refusal))
+
     # ------------------------------------------------------------- time
 
     def _due_table(self) -> dict[str, Callable[[Any, int], None]]:
@@ -429,6 +441,7 @@ class Controller:
         if (due_ms := self.operators.next_due_ms()) is not None and now_ms >= due_ms:
             self.operators.step(now_ms)
         self.placement.notice_room(now_ms)
+        self.foresight.step()
 
     def _after(self, now_ms: int) -> None:
         """What any event may have set off: state changes of devices, a round of placement, revisions."""

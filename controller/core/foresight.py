@@ -1,0 +1,250 @@
+"""Foresight: what would happen if the fleet or its work changed; nothing is.
+
+Rule of this file: it reads the ledger and the fleet, and changes neither, not by a bit. A
+plan is made of copies taken at the moment of asking: room, who stands where, jobs as they
+are. It is worked on in slices between other events, because a large one takes seconds
+and heartbeats must not wait; what happens meanwhile is not in it.
+Order: tasks are placed by their job's priority (and its waiting), then by its age. A
+plan preempts nobody and knows no shares of owners: it tells what there is room for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+from controller.core.changes import Change, DemandChange, DrainChange, GrowthChange, LossChange
+from controller.core.effects import Reply
+from controller.core.events import PlanAsked
+from controller.core.ledger import Ledger
+from controller.core.outlook import Outlook
+from controller.core.plan_faults import fault_of_plan
+from controller.core.plan_parties import Crew, Roster
+from controller.core.plan_views import MoreView, PlannedTask, PlanView, RoomView, SiteLossView
+from controller.core.views import RefusalView
+from controller.scheduler.explain import PARALLEL
+from controller.scheduler.pick import NO_DEVICE
+from controller.scheduler.whatif import Landing, RoomLeft, Trial, Unit, losses
+
+ROWS_MAX = 500
+"""Of each list: what nobody reads to its end is counted, not listed."""
+LOSSES_MAX = 1_000
+LOSSES_TOLD = 100
+PLANS_MAX = 8
+SLICE_LOOKS = 5_000_000
+"""Devices x looks between two other events: some 50 ms."""
+COPY_LOOKS = 40
+
+
+class Foresight:
+    """Answers plans, a slice at a time."""
+
+    def __init__(self, ledger: Ledger, policy: str) -> None:
+        self.ledger = ledger
+        self.policy = policy
+        self._plans: deque[tuple[int, Iterator[int], PlanView]] = deque()
+
+    def ask(self, event: PlanAsked, now_ms: int) -> None:
+        """Takes a plan on, or says at once why not."""
+        outlook = Outlook(self.ledger.fleet)
+        fault = fault_of_plan(event.changes, self.ledger, outlook)
+        if fault is not None:
+            self.ledger.emit(Reply(event.request, fault))
+        elif len(self._plans) >= PLANS_MAX:
+            busy = RefusalView("busy", f"{PLANS_MAX} plans are worked on already; ask again in a moment")
+            self.ledger.emit(Reply(event.request, busy))
+        else:
+            plan = _Plan(self.ledger, outlook, self.policy, event, now_ms)
+            self._plans.append((event.request, plan.work(), plan.view))
+            if len(self._plans) == 1:
+                self.step()
+
+    def next_due_ms(self, now_ms: int) -> int | None:
+        """Plans go on as soon as nothing else is to be done."""
+        return now_ms + 1 if self._plans else None
+
+    def step(self) -> None:
+        """One slice of the oldest plan; answers it when it is done."""
+        if not self._plans:
+            return
+        request, work, view = self._plans[0]
+        looks = 0
+        for cost in work:
+            looks += cost
+            if looks >= SLICE_LOOKS:
+                return
+        self._plans.popleft()
+        self.ledger.emit(Reply(request, view))
+
+
+class _Plan:
+    """One plan at work: the base after all changes, then the losses that it should survive."""
+
+    def __init__(self, ledger: Ledger, outlook: Outlook, policy: str, event: PlanAsked, now_ms: int) -> None:
+        self.outlook = outlook
+        self.event = event
+        self.trial = Trial(ledger.fleet.view)
+        before = _room_view(self.trial.room())
+        self.roster = Roster(ledger, outlook, policy, now_ms, self._concerned())
+        self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
+        self.homeless: list[tuple[Crew, list[Unit]]] = []
+
+    def work(self) -> Iterator[int]:
+        """Does it all; yields what each step cost."""
+        for change in self.event.changes:
+            self._apply(change)
+            yield self.outlook.count * COPY_LOOKS
+        self.roster.add_daemons_on_added()
+        yield from self._settle()
+        self.view.after = _room_view(self.trial.room())
+        for crew in self.roster.asked:
+            self.view.more.append(MoreView(crew.name, self.trial.more(self.roster.party(crew, []))))
+        if self.event.survive:
+            yield from self._survive()
+
+    def _concerned(self) -> list[int]:
+        """Devices that somebody may have to leave."""
+        changes = self.event.changes
+        if self.event.survive or any(isinstance(change, DemandChange) for change in changes):
+            return list(range(self.outlook.known))
+        rows: list[int] = []
+        for change in changes:
+            if isinstance(change, DrainChange | LossChange):
+                rows += self._named(change)
+        return list(dict.fromkeys(rows))
+
+    # ------------------------------------------------------------- changes
+
+    def _apply(self, change: Change) -> None:
+        if isinstance(change, GrowthChange):
+            self._grow(change)
+        elif isinstance(change, DrainChange):
+            rows = self._named(change)
+            self.trial.close(rows)
+            self.homeless += self._take_off(rows, self.trial)
+        elif isinstance(change, LossChange):
+            rows = self._named(change)
+            self.trial.lose(rows)
+            self.homeless += self._take_off(rows, self.trial)
+        elif isinstance(change, DemandChange):
+            self._change_demand(change)
+        else:
+            self.roster.submit(change.job)
+
+    def _grow(self, change: GrowthChange) -> None:
+        for name in self.outlook.free_names(change.count):
+            self.outlook.add(replace(change.device, device=name), self.trial.view)
+        self.trial.grown()
+        self.roster.forget_columns()
+
+    def _named(self, change: DrainChange | LossChange) -> list[int]:
+        rows = [self.outlook.fleet.index[name] for name in change.devices]
+        sites = self.outlook.sites()
+        for site in change.sites if isinstance(change, LossChange) else ():
+            # A site that the plan itself adds has nobody on it yet.
+            rows += self.outlook.site_rows(sites[site]).tolist() if site in sites else []
+        return list(dict.fromkeys(rows))
+
+    def _take_off(self, rows: list[int], trial: Trial) -> list[tuple[Crew, list[Unit]]]:
+        """Everybody who stands there; daemons' tasks end with their device."""
+        gone = self.roster.leave(rows)
+        for crew, units in gone:
+            for unit in units:
+                trial.vacate(unit, crew.job.demand.entry_bytes)
+        return gone
+
+    def _change_demand(self, change: DemandChange) -> None:
+        """Tasks that still fit where they are stay there; the others look for a place."""
+        crew, units = self.roster.change_demand(change, self.trial)
+        picker = self.trial.picker(self.roster.party(crew, []))
+        leaving = []
+        for unit in units:
+            stayed = self.trial.stay(picker, unit) if unit.row != NO_DEVICE else None
+            if stayed is None:
+                leaving.append(unit)
+            else:
+                self.roster.stand(crew, unit._replace(share=stayed.share))
+                self.view.counts["stayed"] += 1
+        if leaving:
+            self.homeless.append((crew, leaving))
+
+    # ------------------------------------------------------------- placing
+
+    def _settle(self) -> Iterator[int]:
+        """Everybody without a place looks for one, in the queue's order."""
+        queue = self.roster.in_order([*self.homeless, *self.roster.waiting()])
+        self.view.counts["left_out"] = self.roster.left_out
+        for crew, units in queue:
+            for landing in self.trial.place(self.roster.party(crew, units)):
+                self._note(crew, landing)
+            yield self.outlook.count * (5 + (len(units) if crew.singly else 1))
+
+    def _note(self, crew: Crew, landing: Landing) -> None:
+        view, unit = self.view, landing.unit
+        device = self.outlook.name(unit.row) if unit.row != NO_DEVICE else ""
+        if landing.row != NO_DEVICE:
+            self.roster.stand(crew, unit._replace(row=landing.row, share=landing.share))
+            to = self.outlook.name(landing.row)
+            kind, rows = ("moved", view.moved) if device else ("placed", view.placed)
+            _enter(view, kind, rows, PlannedTask(unit.name, crew.name, device, to))
+            return
+        why = landing.why
+        reason, words = (why.code, why.words) if why else ("", "")
+        if device or (crew.asked and reason != PARALLEL):
+            view.reasons[reason] = view.reasons.get(reason, 0) + 1
+            _enter(view, "broken", view.broken, PlannedTask(unit.name, crew.name, device, "", reason, words))
+        else:
+            view.counts["waiting"] += 1
+
+    # ------------------------------------------------------------- losses
+
+    def _survive(self) -> Iterator[int]:
+        sites = self.outlook.sites()
+        held = {
+            number: self.roster.held(self.outlook.site_rows(number).tolist()) for number in sites.values()
+        }
+        largest = sorted(held, key=lambda number: -held[number])
+        chosen, left = losses(largest, self.event.survive, LOSSES_MAX)
+        names = {number: name for name, number in sites.items()}
+        found = []
+        for some in chosen:
+            rows = [row for number in some for row in self.outlook.site_rows(number).tolist()]
+            loss = SiteLossView(tuple(names[n] for n in some), len(rows), 0, 0, 0.0)
+            yield from self._lose(loss, rows)
+            found.append(loss)
+        found.sort(key=lambda loss: (-loss.broken, -loss.utilisation))
+        view = self.view
+        view.losses, view.losses_looked_at, view.losses_left_out = found[:LOSSES_TOLD], len(found), left
+        view.losses_breaking = sum(loss.broken > 0 for loss in found)
+
+    def _lose(self, loss: SiteLossView, rows: list[int]) -> Iterator[int]:
+        """On a copy of the base; everybody stands there again afterwards."""
+        trial = Trial(self.trial.view)
+        trial.lose(rows)
+        yield self.outlook.count * COPY_LOOKS
+        gone = self._take_off(rows, trial)
+        for crew, units in self.roster.in_order(gone):
+            for landing in trial.place(self.roster.party(crew, units)):
+                if landing.row != NO_DEVICE:
+                    loss.moved += 1
+                else:
+                    loss.broken += 1
+            yield self.outlook.count * (5 + (len(units) if crew.singly else 1))
+        for crew, units in gone:
+            for unit in units:
+                self.roster.stand(crew, unit)
+        loss.utilisation = round(trial.room().utilisation, 4)
+
+
+_COUNTS = ("moved", "broken", "placed", "waiting", "stayed", "left_out")
+
+
+def _enter(view: PlanView, kind: str, rows: list[PlannedTask], task: PlannedTask) -> None:
+    view.counts[kind] += 1
+    if len(rows) < ROWS_MAX:
+        rows.append(task)
+
+
+def _room_view(room: RoomLeft) -> RoomView:
+    return RoomView(room.devices, room.offered, room.free, room.largest, round(room.utilisation, 4))
