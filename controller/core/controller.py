@@ -132,7 +132,7 @@ class Controller:
         self.leases = Leases(
             ledger, self.documents, self.sessions, self.holds, self.liveness, self.condition, restored
         )
-        self.failover = Failover(ledger, self.holds)
+        self.failover = Failover(ledger, self.holds, self.condition)
         self.operators = Operators(ledger, self.holds, self.sessions)
         self.dependencies = Dependencies(ledger, self.tasks)
         self.daemons = Daemons(ledger, self.tasks, self.holds)
@@ -389,7 +389,7 @@ class Controller:
         self.cron.on_wall_clock(now_ms)
 
     def _on_unfrozen(self, event: FleetUnfrozen, now_ms: int) -> None:
-        if self.failover.unfreeze():
+        if self.failover.unfreeze(now_ms):
             self.ledger.audit(now_ms, "fleet", "failover", "frozen", "open", event.actor)
         self.ledger.emit(Reply(event.request, DoneView("fleet")))
 
@@ -416,7 +416,8 @@ class Controller:
             "ready": self.jobs.on_ready,
             "expired": self.jobs.on_expired,
             "cron": self.cron.on_due,
-            "freeze": lambda key, now: self.failover.on_freeze_due(key),
+            "freeze": self.failover.on_freeze_due,
+            "lost": lambda key, now: self.failover.step(now),
             "command": lambda key, now: self.commands.on_due(key),
             "link": lambda key, now: self._connect(),
             "canary": lambda key, now: self._send_canary(now),
@@ -440,13 +441,16 @@ class Controller:
                 break
         if (due_ms := self.operators.next_due_ms()) is not None and now_ms >= due_ms:
             self.operators.step(now_ms)
+        if self.ledger.waiting:  # a device that cools down, or is quiet for long enough, sends no event
+            self.condition.refresh(now_ms)
         self.placement.notice_room(now_ms)
         self.foresight.step()
 
     def _after(self, now_ms: int) -> None:
         """What any event may have set off: state changes of devices, a round of placement, revisions."""
-        while self.liveness.changed:
-            self.failover.on_change(self.liveness.changed.pop(), now_ms)
+        if self.liveness.changed:
+            changed, self.liveness.changed = self.liveness.changed, []
+            self.failover.on_changes(changed, now_ms)
             self.placement.notice_room(now_ms)
         self._draw_consequences(now_ms)
         if self.ledger.newly_ready:
