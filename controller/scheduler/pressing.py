@@ -46,7 +46,6 @@ def _relieve(shifts: Shifts, allowed: Allowed, worst: int, gain_min: float) -> b
         able = shifts.devices.receives & allowed(int(tasks.group[task]))
         after = _after(shifts, now, needs)
         after[~_fits(shifts, now, needs, able)] = np.inf
-        after[worst] = np.inf
         target = int(after.argmin())
         left = shifts.load_with(worst, dict(needs), -1)
         larger = max(float(after[target]), left)

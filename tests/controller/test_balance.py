@@ -288,6 +288,16 @@ def test_a_fleet_comes_to_rest():
     assert again.before == plan.after
 
 
+def test_between_goal_and_trigger_nothing_moves():
+    tasks = [(d, (100,), True, 0.0, 0) for d in range(10) for _ in range(5)] + [(0, (100,), True, 0.0, 0)]
+    devices, placed = fleet_of([(1_000,)] * 10, tasks)
+    plan = rebalance(devices, placed, anywhere(devices), Aims(goal=1.1, trigger=1.2))
+    assert 1.1 < plan.before.ratio < 1.2 and plan.moves == [] and plan.reached
+    devices, placed = fleet_of([(1_000,)] * 10, [*tasks, (0, (50,), True, 0.0, 0)])
+    plan = rebalance(devices, placed, anywhere(devices), Aims(goal=1.1, trigger=1.2))
+    assert plan.before.ratio > 1.2 and [m.source for m in plan.moves] == [0]
+
+
 def test_a_small_budget_goes_to_the_most_loaded_device():
     tasks = [(0, (90,), True, 0.0, 0)] + [(0, (300,), True, 0.0, 0)] * 3 + [(1, (300,), True, 0.0, 0)] * 2
     devices, placed = fleet_of([(1_000,)] * 5, tasks)
