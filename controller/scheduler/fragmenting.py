@@ -1,19 +1,35 @@
 """Fragmenting: the picker of the `fragmentation` policy, and which picker a policy has.
 
-Like any picker it scores the fleet once and then only what the view's log names. What it
-adds: rows where the demand doesn't fit are sorted out before anything dear is computed, and
-it remembers for each device on which accelerator a share would go.
+Like any picker it scores the fleet once and then only what the view's log names: many rows
+in columns, few of them closely. What it adds: rows where the demand doesn't fit are sorted
+out before anything dear is computed, and it remembers for each device on which accelerator
+a share would go.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from controller.scheduler.closely import Asked
 from controller.scheduler.fragmentation import ANY, SCALE
 from controller.scheduler.pick import OUT, Bases, Picker, _all_of
-from controller.scheduler.view import GPU, Demand, Flags, Floats, Ints, Rows, Share, View
+from controller.scheduler.policies import POLICIES
+from controller.scheduler.view import (
+    DOCUMENT_BYTES_LEAST,
+    GPU,
+    SLOTS,
+    Demand,
+    Flags,
+    Floats,
+    Ints,
+    Rows,
+    Share,
+    View,
+)
 
 FRAGMENTATION = "fragmentation"
+_CLOSELY = 64
+"""Up to so many rows plain numbers are faster than columns."""
 
 
 def picker_of(view: View, demand: Demand, bases: Bases, policy: str) -> Picker:
@@ -26,30 +42,42 @@ class FragmentationPicker(Picker):
     """Scores by what usual demands lose; the policy's other criteria weigh beside that."""
 
     def __init__(self, view: View, demand: Demand, bases: Bases, policy: str) -> None:
-        self.measure = bases.fragmentation
+        self.measure, self.closely = bases.fragmentation, bases.closely
         self._generation = self.measure.current()
         self.places = np.full(view.count, ANY)
+        self.asked_closely = Asked(view, demand)
+        self._odd = bool(
+            demand.extras or demand.entry_bytes > DOCUMENT_BYTES_LEAST or demand.resources[SLOTS] > 1
+        )
+        self._plain = not (self._odd or demand.reference_cpu or demand.wish is not None)
+        self._weight = POLICIES[policy].usable * SCALE
         super().__init__(view, demand, bases, policy)
+
+    # ------------------------------------------------------------- following
 
     def follow(self) -> None:
         """Takes in what changed, and a new table of popularity."""
-        stale, self._generation = self._generation, self.measure.current()
-        rows = self.changed()
-        if rows is None or stale != self._generation or len(self.total) != self.view.count:
+        view, seen, stale = self.view, self._seen, self._generation
+        self._generation, self._seen = self.measure.current(), len(view.log)
+        self.overtaken, self._era = view.era != self._era, view.era
+        if self.overtaken or stale != self._generation or len(self.total) != view.count:
             self.eligible = _all_of(self.demand.eligible)
+            self.asked_closely = Asked(view, self.demand)
             self.total = self._whole()
-        elif len(rows):
-            self.total[rows] = self._score(rows, self.bases.of(self.policy_name).column[rows])
-
-    def changed(self) -> Ints | None:
-        """Rows that changed; all of them only when much changed at once, because each look is dear."""
-        view, seen = self.view, self._seen
-        self._seen, self.overtaken, self._era = len(view.log), view.era != self._era, view.era
-        return None if self.overtaken else np.array(list(dict.fromkeys(view.log[seen:])), np.int64)
+        elif seen < self._seen:
+            rows = list(dict.fromkeys(view.log[seen:]))
+            base = self.bases.of(self.policy_name).column
+            if len(rows) <= _CLOSELY and self._plain:
+                self._look(rows, base)
+            else:
+                some = np.array(rows)
+                self.total[some] = self._score(some, base[some])
 
     def _whole(self) -> Floats:
         self.places = np.full(self.view.count, ANY)
         return super()._whole()
+
+    # ------------------------------------------------------------- scores
 
     def _score(self, rows: Rows, base: Floats) -> Floats:
         every = np.arange(self.view.count)[rows] if isinstance(rows, slice) else rows
@@ -57,10 +85,10 @@ class FragmentationPicker(Picker):
         able = np.flatnonzero(self._able(every, base))
         if not len(able):
             return total
-        some, base = every[able], base[able]
+        some = every[able]
         gains, self.places[some] = self.measure.gains(self.demand, some)
-        gains *= self.policy.usable * SCALE
-        gains += base
+        gains *= self._weight
+        gains += base[able]
         if self.demand.wish is not None:
             gains += self.demand.wish_weight * self.demand.wish[some]
         total[able] = gains
@@ -74,18 +102,38 @@ class FragmentationPicker(Picker):
                 able &= view.free[i][rows] >= view.amount(demand, i, rows)
         if demand.resources[GPU]:
             able &= self.measure.room(demand, rows)
+        if self.eligible is not None:
+            able &= self.eligible[rows]
+        if self._odd:
+            able &= view.copies(demand, rows) > 0
         return able
+
+    def _look(self, rows: list[int], base: Floats) -> None:
+        """The same, row by row."""
+        closely, asked, weight = self.closely, self.asked_closely, self._weight
+        total, eligible = self.total, self.eligible
+        closely.follow()
+        for row in rows:
+            own = float(base[row])
+            fits = own > OUT and (eligible is None or eligible[row])
+            found = closely.gain(asked, row) if fits else None
+            if found is None:
+                total[row] = OUT
+            else:
+                total[row] = found[0] * weight + own
+                self.places[row] = found[1]
+
+    # ------------------------------------------------------------- one
 
     def parts(self, row: int) -> dict[str, float]:
         """As of any picker, and what the policy is named after."""
         gains, _ = self.measure.gains(self.demand, np.array([row]))
-        return {"usable": round(float(0.5 + SCALE * gains[0]), 6)} | super().parts(row)
+        return {"usable": round(0.5 + SCALE * float(gains[0]), 6)} | super().parts(row)
 
     def share(self, row: int) -> Share:
-        """What the demand would reserve there: a share on the accelerator that suits best."""
-        place = int(self.places[row])
-        if place == ANY:
-            return super().share(row)
-        count, milli = self.demand.accelerators
-        usual = self.view.share(row, self.demand)
-        return usual._replace(accelerators=((place, milli),) * count)
+        """What the demand would reserve there: one accelerator is the one that suits best."""
+        place, demand = int(self.places[row]), self.demand
+        if not self._plain or (place == ANY and demand.resources[GPU]):
+            usual = super().share(row)
+            return usual if place == ANY else usual._replace(accelerators=((place, demand.accelerators[1]),))
+        return Share(demand.resources, () if place == ANY else ((place, demand.accelerators[1]),))

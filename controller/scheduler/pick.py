@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from controller.scheduler.closely import Closely
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.groups import Grouping
 from controller.scheduler.policies import POLICIES, Policy
@@ -88,7 +89,7 @@ class Base(Remembered):
         elif rows is None:
             self.column = self._opened(_ALL)
         elif len(rows):
-            if self.policy.in_turn:
+            if self.policy.in_turn and not self.policy.usable:
                 self._traits[rows] = self._traits_of(rows)
             for row in rows.tolist() if len(rows) <= _SINGLY else ():
                 self.column[row] = self._traits[row] if self.view.takes(row) else OUT
@@ -118,6 +119,7 @@ class Bases:
         self.view = view
         self._of: dict[str, Base] = {}
         self.fragmentation = Fragmentation(view)
+        self.closely = Closely(view, self.fragmentation)
 
     def of(self, policy: str) -> Base:
         base = self._of.get(policy)

@@ -10,6 +10,8 @@ Rejected: a table given by hand (wrong next month); one that moves with every ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
 from controller.scheduler.view import GPU, SLOTS, WHOLE_MILLI, Demand
@@ -17,7 +19,7 @@ from protocol.resources import NAMES
 
 WINDOW = 16_384
 """Arrivals until all are halved: about two tables' worth of noise below one per cent."""
-GROWTH = 4
+GROWTH = 8
 """The next table is made when so many times the arrivals have been counted: early tables are rough."""
 STEP = WINDOW // 2
 """And at the latest after so many more."""
@@ -25,6 +27,8 @@ KINDS_MAX = 512
 """Beyond that the rarest half is forgotten: what is so rare decides nothing."""
 FED = tuple(i for i in range(len(NAMES)) if i not in (GPU, SLOTS))
 """Resources that a task needs beside its accelerators, and without which those lie idle."""
+
+_fed: Callable[[tuple[int, ...]], tuple[int, ...]] = itemgetter(*FED)
 
 
 class Kind(NamedTuple):
@@ -48,7 +52,7 @@ PRIOR = {Kind(_NOTHING, 1, milli): 1.0 for milli in (WHOLE_MILLI, WHOLE_MILLI //
 def kind_of(demand: Demand) -> Kind:
     """A demand without what only single devices know of (extras, labels)."""
     count, milli = demand.accelerators
-    return Kind(tuple(demand.resources[i] for i in FED), count, milli, tuple(sorted(demand.models)))
+    return Kind(_fed(demand.resources), count, milli, tuple(sorted(demand.models)))
 
 
 class Popularity:

@@ -4,7 +4,8 @@ After "Beware of Fragmentation" (USENIX ATC'23): of what is free, that which a d
 use is a fragment for it; a device's measure is the mean over the usual demands. The paper's
 loop over demands becomes a look-up, because of one accelerator with `v` milli free a demand
 can use all or nothing: its mean use is v x (popularity of what fits into `v`, the free
-processor and the free memory), a cumulative sum over three ordered axes.
+processor and the free memory), a cumulative sum over three ordered axes. Popularity is in
+whole `PARTS`, so that sums are exact, in whatever order they are made.
 
 Added to the paper: what lies idle because processor, memory or links run out before the
 accelerators do (`Starved`). The paper sees it only once not a single task fits any more.
@@ -23,6 +24,8 @@ from controller.scheduler.view import CPU, GPU, WHOLE_MILLI, Flags, Floats, Ints
 from protocol.limits import ACCELERATORS_MAX
 from protocol.resources import NAMES
 
+PARTS = 1 << 20
+"""Of all arrivals; a kind's popularity is so many of them."""
 LEVELS_MAX = 96
 """Steps of an axis. More kinds than that share steps, rounded up: a fit is never claimed in vain."""
 MEMORY = NAMES.index("memory_mib")
@@ -38,6 +41,7 @@ class Axis:
         if len(steps) > LEVELS_MAX:
             steps = np.unique(steps[np.linspace(0, len(steps) - 1, LEVELS_MAX).round().astype(np.intp)])
         self.steps = steps
+        self.listed: list[int] = steps.tolist()
         self.size = len(steps) + 1
 
     def at(self, free: Ints) -> Places:
@@ -50,28 +54,33 @@ class Axis:
 
 @dataclass(slots=True)
 class Starved:
-    """The share of free accelerators that a resource can't feed, by how much of it there is per milli."""
+    """What of a device's free accelerators one resource can't feed.
+
+    `knots`: amounts per milli at which a kind stops to starve. Between two of them the idle
+    milli are `of_milli` x free milli - `of_room` x free amount; beyond the last they are none.
+    """
 
     resource: int
-    per_milli: Floats
-    share: Floats
+    knots: Floats
+    of_milli: Floats
+    of_room: Floats
 
-    def of(self, free: Ints, milli: Ints) -> Floats:
-        """Milli that would lie idle; piecewise linear, 0 where there is plenty."""
-        idle: Floats = np.interp(free / np.maximum(milli, 1), self.per_milli, self.share)
-        idle *= milli
-        return idle
+    def idle(self, room: Ints, milli: Ints) -> Floats:
+        at = self.knots.searchsorted(room / np.maximum(milli, 1), "right")
+        some: Floats = self.of_milli.take(at) * milli
+        some -= self.of_room.take(at) * room
+        return some
 
 
 class Usable:
     """The table made of one state of popularity, for the accelerator models known then.
 
-    `single` and `whole` are flat; an index is made of the device's place on the axes and,
-    for `single`, the step of one accelerator's free milli, for `whole` the number of whole ones.
+    `single` and `whole` are flat; an index is made of the device's cell on the axes and, for
+    `single`, the step of one accelerator's free milli, for `whole` the number of whole ones.
     """
 
     def __init__(self, shares: dict[Kind, float], models: dict[str, int]) -> None:
-        kinds = [(kind, share) for kind, share in shares.items() if kind.accelerators]
+        kinds = [(kind, round(share * PARTS)) for kind, share in shares.items() if kind.accelerators]
         self.models = len(models)
         self.cpu = Axis([k.amounts[_CPU] for k, _ in kinds])
         self.memory = Axis([k.amounts[_MEMORY] for k, _ in kinds])
@@ -79,72 +88,65 @@ class Usable:
         self.step_of_milli = milli.at(np.arange(WHOLE_MILLI + 1))
         self.steps, self.counts = milli.size, ACCELERATORS_MAX + 1
         self.has_whole = any(k.accelerators > 1 for k, _ in kinds)
-        self._cells = self.cpu.size * self.memory.size
+        self.cells = self.cpu.size * self.memory.size
         patterns = self._patterns(kinds, models)
         self.has_models = len(patterns) > 1
         shape = (len(patterns), self.cpu.size, self.memory.size)
-        single, whole = np.zeros((*shape, self.steps)), np.zeros((*shape, self.counts))
+        single, whole = np.zeros((*shape, self.steps), np.int64), np.zeros((*shape, self.counts), np.int64)
         for t, allowed in enumerate(patterns):
-            for (kind, share), allows in zip(kinds, allowed, strict=True):
+            for (kind, parts), allows in zip(kinds, allowed, strict=True):
                 at = (t, self.cpu.of(kind.amounts[_CPU]), self.memory.of(kind.amounts[_MEMORY]))
                 if allows and kind.accelerators == 1:
-                    single[(*at, milli.of(kind.milli))] += share
+                    single[(*at, milli.of(kind.milli))] += parts
                 elif allows and kind.accelerators < self.counts:
-                    whole[(*at, kind.accelerators)] += share
+                    whole[(*at, kind.accelerators)] += parts
         self.single, self.whole = _cumulative(single), _cumulative(whole)
         self.starved = _starved(shares)
-        self.looked_at = sorted({CPU, MEMORY, GPU, *(starved.resource for starved in self.starved)})
-        """Resources that the measure needs of a device."""
+        self.looked_at = tuple(sorted({CPU, MEMORY, GPU, *(s.resource for s in self.starved)}))
+        """Resources of a device that matter to its worth."""
 
-    def _patterns(self, kinds: list[tuple[Kind, float]], models: dict[str, int]) -> list[tuple[bool, ...]]:
+    def _patterns(self, kinds: list[tuple[Kind, int]], models: dict[str, int]) -> list[tuple[bool, ...]]:
         """The different answers of models to "which kinds may run on you", the unknown model's first."""
         patterns = {tuple(not kind.models for kind, _ in kinds): 0}
-        self._table_of = np.zeros(len(models) + 1, np.intp)
+        self.table_of = np.zeros(len(models) + 1, np.intp)
+        """By model; the last is for what is no known model, index -1."""
         for name, index in models.items():
             allowed = tuple(not kind.models or name in kind.models for kind, _ in kinds)
-            self._table_of[index] = patterns.setdefault(allowed, len(patterns))
+            self.table_of[index] = patterns.setdefault(allowed, len(patterns))
         return list(patterns)
+
+    # ------------------------------------------------------------- look-ups, in columns
 
     def cell(self, cpu: Ints, memory: Ints) -> Places:
         """The place of devices with so much left on the first two axes."""
         return self.cpu.at(cpu) * self.memory.size + self.memory.at(memory)
 
     def table(self, models: npt.NDArray[np.int16]) -> Places:
-        """What to add to a cell for accelerators of these models; unknown ones are at the end, index -1."""
-        return self._table_of.take(models, mode="wrap") * self._cells
+        """What to add to a cell for accelerators of these models."""
+        return self.table_of.take(models, mode="wrap") * self.cells
 
-    def single_of(self, cells: Places, free: Ints) -> Floats:
-        """Milli of each accelerator that a usual demand for one of them could use, on average."""
+    def single_of(self, cells: Places, free: Ints) -> Ints:
+        """Parts x milli of each accelerator that a usual demand for one of them could use."""
         mean = self.single.take(cells * self.steps + self.step_of_milli.take(free, mode="clip"))
         mean *= free
         return mean
 
-    def whole_of(self, cells: Places, whole: Flags, count: Ints) -> Floats:
+    def whole_of(self, cells: Places, whole: Flags, count: Ints) -> Ints:
         """The same of demands for several whole ones, where a device has `count` of them together."""
-        if not self.has_whole:
-            return np.zeros((1, 1))
         mean = self.whole.take(cells * self.counts + count[:, None])
-        return np.multiply(mean, whole * float(WHOLE_MILLI))
-
-    def idle(self, room: dict[int, Ints]) -> Floats | None:
-        """Milli of each device that its scarcest resource can't feed; None where nobody asks for any."""
-        worst: Floats | None = None
-        for starved in self.starved:
-            idle = starved.of(room[starved.resource], room[GPU])
-            worst = idle if worst is None else np.maximum(worst, idle, out=worst)
-        return worst
+        return mean * (whole * WHOLE_MILLI)
 
 
-def _cumulative(mass: npt.NDArray[np.float64]) -> Floats:
+def _cumulative(parts: Ints) -> Ints:
     for axis in (1, 2, 3):
-        np.cumsum(mass, axis=axis, out=mass)
-    return mass.ravel()
+        np.cumsum(parts, axis=axis, out=parts)
+    return parts.ravel()
 
 
 def _starved(shares: dict[Kind, float]) -> list[Starved]:
     """One curve per resource that demands for accelerators need.
 
-    A kind that needs `a` per milli leaves idle what exceeds free / a. Demands without
+    A kind that needs `a` per milli leaves idle what exceeds room / a. Demands without
     accelerators eat from the same bowl, so every need is raised by their part of it.
     """
     curves = []
@@ -161,9 +163,9 @@ def _starved(shares: dict[Kind, float]) -> list[Starved]:
                 fed += share * kind.amounts[place]
         if not fed:
             continue
-        wanted = np.array(sorted(needs)) * (1.0 + beside / fed)
+        knots = np.array(sorted(needs)) * (1.0 + beside / fed)
         weights = np.array([needs[each] for each in sorted(needs)])
-        knots = np.concatenate([[0.0], wanted])
-        idle = (np.maximum(0.0, 1.0 - knots[:, None] / wanted) * weights).sum(axis=1)
-        curves.append(Starved(resource, knots, idle))
+        of_milli = np.append(weights[::-1].cumsum()[::-1], 0.0)
+        of_room = np.append((weights / knots)[::-1].cumsum()[::-1], 0.0)
+        curves.append(Starved(resource, knots, of_milli, of_room))
     return curves
