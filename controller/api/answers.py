@@ -23,6 +23,7 @@ from controller.api.shapes import (
     FitnessShape,
     FleetShape,
     JobShape,
+    RemedyShape,
     ResourcesShape,
     ScoreShape,
     SpreadShape,
@@ -32,7 +33,7 @@ from controller.api.shapes import (
     TaskSpecShape,
 )
 from controller.core.records import AttemptRow, AuditRow, JobRow, JobState, TaskRow, TaskSpec
-from controller.core.views import DeviceView, ExplainView, FleetView
+from controller.core.views import DeviceView, ExplainView, FleetView, RemedyView
 from protocol.messages import HEALTH_KNOWN, METERED, ON_BATTERY, THROTTLED, UNDERVOLTAGE, Health
 from protocol.resources import Resources
 from protocol.tasks import JobKind
@@ -194,6 +195,21 @@ def explain_shape(view: ExplainView) -> ExplainShape:
         summary=view.summary,
         filters=[FilterShape(filter=f.filter, removed=f.removed, reason=f.reason) for f in view.filters],
         scores=[ScoreShape(device=s.device, score=s.score, parts=s.parts) for s in view.scores],
+        reason=view.reason,
+        policy=view.policy,
+        remedies=[remedy_shape(remedy) for remedy in view.remedies],
+    )
+
+
+def remedy_shape(view: RemedyView) -> RemedyShape:
+    return RemedyShape(
+        kind=view.kind,
+        name=view.name,
+        device=view.device,
+        amount=view.amount,
+        cost=view.cost,
+        devices=view.devices,
+        words=view.words,
     )
 
 

@@ -14,9 +14,10 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from controller.api.bodies import DeviceBody, JobBody, TaintBody
+from controller.api.plan_bodies import PlanBody
 from controller.api.problems import ProblemShape
 
-BODIES = (JobBody, DeviceBody, TaintBody)
+BODIES = (JobBody, DeviceBody, TaintBody, PlanBody)
 _REF = "#/components/schemas/{model}"
 Json = dict[str, Any]  # OpenAPI is a tree without a static shape; it doesn't leave this file
 _PROBLEM_RESPONSE: Json = {

@@ -18,6 +18,7 @@ from controller.core.events import (
     FleetUnfrozen,
     JobCancelled,
     JobSubmitted,
+    PlanAsked,
     TaskExplained,
     WaitsQueried,
 )
@@ -36,6 +37,7 @@ Question = (
     | DevicesQueried
     | FleetQueried
     | TaskExplained
+    | PlanAsked
     | WaitsQueried
 )
 """Events that a `Reply` with the same `request` answers."""

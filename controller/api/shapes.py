@@ -156,6 +156,18 @@ class ScoreShape(TypedDict):
     parts: dict[str, float]
 
 
+class RemedyShape(TypedDict):
+    """One change after which a pending task would be placed."""
+
+    kind: str
+    name: str
+    device: str
+    amount: int
+    cost: float
+    devices: int
+    words: str
+
+
 class ExplainShape(TypedDict):
     task: str
     state: str
@@ -164,6 +176,9 @@ class ExplainShape(TypedDict):
     summary: str
     filters: list[FilterShape]
     scores: list[ScoreShape]
+    reason: str
+    policy: str
+    remedies: list[RemedyShape]
 
 
 class DocumentShape(TypedDict):
