@@ -202,7 +202,7 @@ def _pointing(problem: HttpProblem, body: JobBody) -> HttpProblem:
     """The core knows no pointers; a job that it names is one of those to wait for."""
     if problem.code == "invalid":
         for place, said in enumerate(body.depends_on):
-            if dependency_of(said).job in problem.detail:
+            if re.search(rf"\b{dependency_of(said).job}\b", problem.detail):
                 return invalid_body([BodyFault(f"/depends_on/{place}", problem.detail)])
     return problem
 

@@ -20,6 +20,8 @@ from protocol.resources import Resources
 
 GANG_MAX = 1_000
 """A gang is placed, and taken back, in one commit."""
+PATTERNS_MAX = 4
+"""Of one task. To make, or refuse, the automaton of one may take 100 ms, and heartbeats wait meanwhile."""
 WHOLE_MILLI = 1_000
 """One accelerator."""
 NO_RULES = JobRules()
@@ -90,8 +92,8 @@ def job_faults(body: JobBody) -> list[BodyFault]:
     """Everything that is wrong between fields, in the order of the document."""
     faults: list[BodyFault] = []
     given = body.task.model_fields_set
-    for field, check in _TASK_CHECKS.items():
-        if field in given:
+    for fields, check in _TASK_CHECKS.items():
+        if not given.isdisjoint(fields):
             faults += check(body.task)
     if body.task.runtime == "process" and not (body.task.command and body.task.command[0]):
         faults.append(
@@ -203,22 +205,26 @@ def _model_faults(task: TaskBody) -> _Faults:
     yield from _twice("/task/accelerator_models", list(task.accelerator_models), "the model")
 
 
-def _condition_faults(pointer: str, conditions: Sequence[ConstraintBody | SpreadBody]) -> _Faults:
+def _each_fault(pointer: str, conditions: Sequence[ConstraintBody | SpreadBody]) -> _Faults:
     for place, condition in enumerate(conditions):
         if fault := condition.fault():
             yield BodyFault(f"{pointer}/{place}/{fault[0]}", fault[1])
 
 
-def _constraint_faults(task: TaskBody) -> _Faults:
-    return _condition_faults("/task/constraints", task.constraints)
-
-
-def _affinity_faults(task: TaskBody) -> _Faults:
-    return _condition_faults("/task/affinities", task.affinities)
+def _condition_faults(task: TaskBody) -> _Faults:
+    """Of affinities too, if there are too many patterns in both: then none is looked into."""
+    lists = (("constraints", task.constraints), ("affinities", task.affinities))
+    patterns = [f"{name}/{i}" for name, items in lists for i, c in enumerate(items) if c.operator == "regex"]
+    if len(patterns) > PATTERNS_MAX:
+        detail = f"{len(patterns)} patterns are too many for a task, at most {PATTERNS_MAX}; join some: a|b"
+        yield BodyFault(f"/task/{patterns[PATTERNS_MAX]}/operator", detail)
+    else:
+        yield from _each_fault("/task/constraints", task.constraints)
+        yield from _each_fault("/task/affinities", task.affinities)
 
 
 def _spread_faults(task: TaskBody) -> _Faults:
-    yield from _condition_faults("/task/spreads", task.spreads)
+    yield from _each_fault("/task/spreads", task.spreads)
     yield from _twice("/task/spreads", [s.attribute for s in task.spreads], "a spread over")
 
 
@@ -230,11 +236,10 @@ def _toleration_faults(task: TaskBody) -> _Faults:
 
 
 _KIND_CHECKS: dict[str, Callable[[JobBody], _Faults]] = {"daemon": _daemon_faults, "cron": _cron_faults}
-_TASK_CHECKS: dict[str, Callable[[TaskBody], _Faults]] = {
-    "resources": _resource_faults,
-    "accelerator_models": _model_faults,
-    "constraints": _constraint_faults,
-    "affinities": _affinity_faults,
-    "spreads": _spread_faults,
-    "tolerations": _toleration_faults,
+_TASK_CHECKS: dict[tuple[str, ...], Callable[[TaskBody], _Faults]] = {
+    ("resources",): _resource_faults,
+    ("accelerator_models",): _model_faults,
+    ("constraints", "affinities"): _condition_faults,
+    ("spreads",): _spread_faults,
+    ("tolerations",): _toleration_faults,
 }

@@ -301,11 +301,21 @@ def test_what_equals_the_default_may_always_be_said(api, port):
 
 def test_a_job_that_the_core_does_not_know_is_pointed_at(api, port):
     port.answers[ev.JobSubmitted] = vw.RefusalView("invalid", "depends on j2, which is no job")
-    answer = api.post("/api/v1/jobs", json=job(depends_on=["j1", {"job": "j2"}]))
-    assert (answer.status_code, answer.json()["pointer"]) == (422, "/depends_on/1")
+    answer = api.post("/api/v1/jobs", json=job(depends_on=["j", "j1", {"job": "j2"}]))
+    assert (answer.status_code, answer.json()["pointer"]) == (422, "/depends_on/2")
     other = api.post("/api/v1/jobs", json=job())
     assert (other.status_code, other.json()["type"]) == (422, "urn:fleetmuster:problem:invalid")
     assert "pointer" not in other.json()
+
+
+def test_so_many_patterns_that_heartbeats_would_wait_are_not_even_looked_into(api):
+    slow = {"attribute": "site", "operator": "regex", "value": "(.{0,100}a){2}"}
+    plain = {"attribute": "site", "operator": "regex", "value": "^a|^b"}
+    few = {"constraints": [plain] * 3, "affinities": [plain]}
+    assert api.post("/api/v1/jobs", json=job(task=few)).status_code == 201
+    many = {"constraints": [slow] * 4, "affinities": [plain, slow]}
+    faults = refused(api, job(task=many))
+    assert list(faults) == ["/task/affinities/0/operator"] and "at most 4" in faults.popitem()[1]
 
 
 def test_an_entry_with_names_of_accelerators_still_fits_a_document(api):
