@@ -47,10 +47,13 @@ from controller.core.leases import Leases
 from controller.core.ledger import Ledger
 from controller.core.liveness import Liveness
 from controller.core.loading import load_devices, load_work
+from controller.core.nominations import DUE as NOMINATION_DUE
+from controller.core.nominations import Nominations
 from controller.core.operators import Operators
 from controller.core.output import Output
 from controller.core.pictures import Pictures
 from controller.core.placement import Placement
+from controller.core.preemption import Preemption
 from controller.core.records import LeaderRow, Snapshot
 from controller.core.rules import Rules
 from controller.core.sessions import Sessions
@@ -140,7 +143,9 @@ class Controller:
         self.cron = Cron(ledger, self.jobs)
         self.output = Output(ledger)
         self.commands = Commands(ledger)
-        self.placement = Placement(ledger, self.tasks, self.condition, rules.policy)
+        self.nominations = Nominations(ledger)
+        self.preemption = Preemption(ledger, self.holds, self.nominations)
+        self.placement = Placement(ledger, self.tasks, self.condition, self.preemption, rules.policy)
         self.explaining = Explaining(ledger, self.placement, self.failover)
         self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
         self.foresight = Foresight(ledger, rules.policy)
@@ -327,7 +332,9 @@ class Controller:
             fleet.records[row].doubt = doubt
             self.operators.quarantine(row, now_ms)
             return
+        lifted = self.nominations.lifted_on(row)
         fleet.describe(row, message, self.ledger.shares(row))
+        self.nominations.restore(lifted)
         self.liveness.hasten(now_ms)
         self.ledger.save(fleet.records[row])
 
@@ -416,6 +423,7 @@ class Controller:
             "ready": self.jobs.on_ready,
             "expired": self.jobs.on_expired,
             "cron": self.cron.on_due,
+            NOMINATION_DUE: lambda key, now: self.nominations.on_due(key),
             "freeze": self.failover.on_freeze_due,
             "lost": lambda key, now: self.failover.step(now),
             "command": lambda key, now: self.commands.on_due(key),

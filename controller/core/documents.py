@@ -101,6 +101,7 @@ class Documents:
         attempt.hold_until_ms = self.hold_until_ms(attempt)
         attempt.holder = self.holder(attempt)
         attempt.row.state = AttemptState.REMOVED
+        self.ledger.moved[attempt.device] = None
 
     # ------------------------------------------------------------- leases seen from an attempt
 

@@ -118,6 +118,8 @@ class Fleet:
         self._size = 0
         self.view = View()
         """Room and condition, as the scheduler sees them."""
+        self.aside: dict[int, Resources] = {}
+        """What of each row's free room is set aside in the view, and no reservation."""
         self.used: list[Ints] = [np.zeros(0, np.int64) for _ in Used._fields]
         for name in (*_INTS, *_SESSIONS, *_FLAGS, "state"):
             setattr(self, name, np.zeros(0, _dtype(name)))
@@ -354,6 +356,22 @@ class Fleet:
         self.held[row] -= 1
         self.room_generation += 1
 
+    def set_aside(self, row: int, share: Share, entry_bytes: int) -> None:
+        """Room that nobody else may take, though nobody has reserved it yet."""
+        self.view.set_aside(row, share, entry_bytes)
+        self.aside[row] = self.aside.get(row, ZERO).plus(share.resources)
+
+    def give_back(self, row: int, share: Share, entry_bytes: int) -> None:
+        """Ends that, if only for a moment."""
+        self.view.set_aside(row, share, entry_bytes, -1)
+        self.aside[row] = self.aside[row].minus(share.resources)
+        if self.aside[row] == ZERO:
+            del self.aside[row]
+
+    def note_room(self) -> None:
+        """Something that was kept from others may be had."""
+        self.room_generation += 1
+
     def capacity_of(self, row: int) -> Resources:
         return self.records[row].capacity
 
@@ -362,7 +380,8 @@ class Fleet:
 
     def free_of(self, row: int) -> Resources:
         """What may still be reserved there; negative where it shrank below what is."""
-        return Resources(*[int(c[row]) for c in self.view.free])
+        free = Resources(*[int(c[row]) for c in self.view.free])
+        return free.plus(self.aside[row]) if row in self.aside else free
 
     def reserved_of(self, row: int) -> Resources:
         return self.offered_of(row).minus(self.free_of(row))

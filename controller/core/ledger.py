@@ -45,6 +45,8 @@ class Job:
     """Row of each of its attempts that is not free."""
     ready_ms: int | None = None
     """Since when something of it waits for room."""
+    assigned_ms: int = 0
+    """When one of its tasks was placed last."""
     demand_era: tuple[int, int] = (-1, -1)
     signature: str = ""
     """Equal for jobs whose tasks ask for the same of a device."""
@@ -90,7 +92,7 @@ class Task:
     avoid: str = ""
     """The device where it was last; another one is preferred."""
     prefer: str = ""
-    """The device where it is tried once more."""
+    """The device where it is tried once more, or where it is foreseen to go."""
     failures_here: int = 0
     """Own failures in a row on one device."""
     expired: bool = False
@@ -139,6 +141,10 @@ class Ledger:
         self.tasks: dict[str, Task] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.by_device: list[dict[AttemptId, Attempt]] = []
+        self.priorities: dict[int, int] = {}
+        """How many attempts are of a job of each priority, daemons' left out: they never give way."""
+        self.moved: dict[int, None] = {}
+        """Devices that hold other attempts, or in another state; `preemption` empties it."""
         self.owned: dict[str, Resources] = {}
         """What each owner has reserved."""
         self.turned: list[Job] = []
@@ -212,6 +218,7 @@ class Ledger:
         self.attempts[attempt.id] = attempt
         self.by_device[attempt.device][attempt.id] = attempt
         attempt.job.placed[attempt.id] = attempt.device
+        self._count_priority(attempt, 1)
         owner = attempt.job.owner
         self.owned[owner] = self.owned.get(owner, ZERO).plus(attempt.share.resources)
         self.fleet.reserve(attempt.device, attempt.share, attempt.job.demand.entry_bytes)
@@ -221,12 +228,21 @@ class Ledger:
         del self.attempts[attempt.id]
         del self.by_device[attempt.device][attempt.id]
         del attempt.job.placed[attempt.id]
+        self._count_priority(attempt, -1)
         owner = attempt.job.owner
         left = self.owned[owner] = self.owned[owner].minus(attempt.share.resources)
         if left == ZERO:
             del self.owned[owner]
         self.fleet.release(attempt.device, attempt.share, attempt.job.demand.entry_bytes)
         self.remember(attempt.id, self.fleet.names[attempt.device])
+
+    def _count_priority(self, attempt: Attempt, by: int) -> None:
+        self.moved[attempt.device] = None
+        if not attempt.job.daemon:
+            priority = attempt.job.row.priority
+            left = self.priorities[priority] = self.priorities.get(priority, 0) + by
+            if not left:
+                del self.priorities[priority]
 
     def shares(self, row: int) -> Iterator[Share]:
         """What is reserved on a device, as its record tells its accelerators at the moment of looking."""

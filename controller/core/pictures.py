@@ -81,6 +81,8 @@ class Pictures:
         for task in self.ledger.tasks.values():
             tasks[task.row.state.value] += 1
         offered, free = f.total(f.view.offered, present), f.total(f.view.free, present)
+        for aside in f.aside.values():
+            free = free.plus(aside)
         return FleetView(
             devices, tasks, len(self.ledger.jobs),
             offered, offered.minus(free), free, self._frozen(),

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from controller.core.condition import Condition
 from controller.core.conditions import of_group
 from controller.core.ledger import Job, Ledger, Task
+from controller.core.preemption import Preemption
 from controller.core.queue import Queue
 from controller.core.requests import Requests
 from controller.core.tasks import Tasks
@@ -32,8 +33,12 @@ PICKERS_MAX = 64
 class Placement:
     """Turns ready tasks into assignments."""
 
-    def __init__(self, ledger: Ledger, tasks: Tasks, condition: Condition, policy: str) -> None:
+    def __init__(
+        self, ledger: Ledger, tasks: Tasks, condition: Condition, preemption: Preemption, policy: str
+    ) -> None:
         self.ledger = ledger
+        self.preemption = preemption
+        self.nominations = preemption.nominations
         self.fleet = ledger.fleet
         self.tasks = tasks
         self.condition = condition
@@ -67,23 +72,31 @@ class Placement:
         """One round: jobs in the order of the queue; each until nothing fits any more."""
         self.due_ms = None
         self.condition.refresh(now_ms)
+        self.preemption.begin_round()
+        room = self.fleet.room_generation
         queue = Queue(self.ledger, self._waiting(), now_ms)
         budget = PLACEMENTS_PER_ROUND
         while (job := queue.next()) is not None:
             turn = min(budget, queue.turn())
             alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
             placed = (
-                self._place_alike(alike, turn, now_ms) if len(alike) > 1 else self._place(job, turn, now_ms)
+                self._place_alike(alike, turn, now_ms)
+                if len(alike) > 1
+                else self._place_promised(job, turn, now_ms)
             )
             budget -= placed
             for one in alike:
                 if not one.ready:
                     self.ledger.waiting.pop(one.row.id, None)
+                elif one.blocked == self.fleet.room_generation:
+                    self._make_room(one, now_ms)
                 elif placed and one.blocked != self.fleet.room_generation:
                     queue.again(one)
             if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
+        if self.fleet.room_generation != room:  # some victims were free at once
+            self.wake(now_ms)
 
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
@@ -110,8 +123,40 @@ class Placement:
     def _mergeable(self, job: Job) -> bool:
         """Whether nothing but its demand tells its tasks from those of another job of that demand."""
         spec, rules = job.row.spec, job.row.rules
-        own = job.daemon or rules.gang or rules.parallel_max or spec.spreads
+        own = job.daemon or rules.gang or rules.parallel_max or spec.spreads or self.nominations.by_task
         return not (own or any(map(of_group, spec.constraints)))
+
+    def _place_promised(self, job: Job, budget: int, now_ms: int) -> int:
+        """`_place`, where room may be set aside: for this job, or for jobs below it, if there is no other."""
+        if not self.nominations.by_task:
+            return self._place(job, budget, now_ms)
+        placed = self._place_nominees(job, now_ms)
+        placed += self._place(job, budget - placed, now_ms)
+        if job.ready and placed < budget and (lifted := self.nominations.lifted_for(job, now_ms)):
+            placed += self._place(job, budget - placed, now_ms)
+            self.nominations.restore(lifted)
+        self.nominations.tidy()
+        return placed
+
+    def _place_nominees(self, job: Job, now_ms: int) -> int:
+        placed = 0
+        for nomination in self.nominations.offers(job):
+            task, row, picker = nomination.task, nomination.row, self.picker(job)
+            waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
+            if waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
+                job.ready.remove(task.row.id)
+                self.tasks.assign(task, row, picker.share(row), now_ms)
+                self.nominations.end(task.row.id)
+                placed += 1
+        return placed
+
+    def _make_room(self, job: Job, now_ms: int) -> None:
+        """Nothing fits this job any more: others may have to give way, or room be kept."""
+        if not self.preemption.wanted(job, now_ms):
+            return
+        picker = self.picker(job)
+        grouping = self.requests.grouping(job, picker.able())
+        self.preemption.seek(job, picker.demand, grouping, now_ms)
 
     def _place(self, job: Job, budget: int, now_ms: int) -> int:
         """Places what fits of a job, up to the budget; how many."""

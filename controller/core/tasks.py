@@ -69,6 +69,7 @@ class Tasks:
         self.ledger.save(record)
         row.device, row.reason, row.exit_code = name, "", None
         task.avoid, task.prefer, task.assigned_ms = name, "", now_ms
+        task.job.assigned_ms = now_ms
         self.ledger.count("placements")
         self._move(task, TaskState.ASSIGNED, now_ms)
 

@@ -244,6 +244,10 @@ class View:
         """Ends a reservation."""
         self._move(row, share, entry_bytes, -1)
 
+    def set_aside(self, row: int, share: Share, entry_bytes: int, sign: int = 1) -> None:
+        """Takes room that nobody reserves yet, be it free or not; -1 ends it."""
+        self._move(row, share, entry_bytes, sign)
+
     def _move(self, row: int, share: Share, entry_bytes: int, sign: int) -> None:
         for i, amount in enumerate(share.resources):
             if amount:
