@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from fleetmuster.exits import usage
+from fleetmuster.plan_records import PlanRequest, RemotePlan
 from fleetmuster.records import (
     JobRequest,
     Json,
@@ -162,6 +163,11 @@ class RemoteClient:
 
     def unfreeze(self) -> None:
         self._wire.call("POST", PREFIX + "/fleet/unfreeze", {}, again=True)
+
+    def plan(self, request: PlanRequest) -> RemotePlan:
+        """Changes nothing, so it may be asked again."""
+        answer = self._wire.call("POST", PREFIX + "/plan", request, again=True)
+        return checked(answer.json(), RemotePlan, "plan")
 
     # ------------------------------------------------------------------ inside
 

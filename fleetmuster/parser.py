@@ -69,6 +69,7 @@ def build() -> argparse.ArgumentParser:
     _add_task(nouns)
     _add_device(nouns)
     _add_fleet(nouns)
+    _add_plan(nouns)
     _add_context(nouns)
     page = _leaf(
         nouns, "help", "a page on a topic, or the help of a command", "fm help exit-codes", "fm help job run"
@@ -108,6 +109,14 @@ def _add_job_run(verbs: Group) -> None:
         "fm job run --kind service --constraint label.zone=a --guarantee at_least_one -- ./serve",
         "fm job run --gpu 0.5 --gpu-model G2 --prefer label.zone=a:80 --spread site -- ./infer",
     )
+    _add_job_words(run)
+    run.add_argument("--idempotency-key", metavar="KEY", help="saying it again submits no second job")
+    run.add_argument("--wait", action="store_true", help="as fm job wait: 0 succeeded, 1 failed, 7 too late")
+    run.add_argument("--wait-timeout", type=_value(parse_duration), metavar="TIME", help="only with --wait")
+
+
+def _add_job_words(run: Options) -> None:
+    """Everything that a job may say."""
     run.add_argument("--name", help="default: after the command")
     kinds = ("batch", "service", "daemon", "cron")
     run.add_argument("--kind", choices=kinds, help="default: batch; daemon: one on every device that matches")
@@ -118,9 +127,6 @@ def _add_job_run(verbs: Group) -> None:
     _add_trouble(run.add_argument_group("if it fails, or its device is lost"))
     run.add_argument("--env", type=_value(parse_env), action="append", default=[], metavar="K=V")
     run.add_argument("--runtime", choices=("process", "simulated"), default="process")
-    run.add_argument("--idempotency-key", metavar="KEY", help="saying it again submits no second job")
-    run.add_argument("--wait", action="store_true", help="as fm job wait: 0 succeeded, 1 failed, 7 too late")
-    run.add_argument("--wait-timeout", type=_value(parse_duration), metavar="TIME", help="only with --wait")
     run.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
 
 
@@ -268,6 +274,75 @@ def _add_fleet(nouns: Group) -> None:
     _leaf(
         verbs, "unfreeze", "end a freeze of failover", "fm fleet unfreeze", "fm fleet unfreeze --context lab"
     )
+
+
+def _add_plan(nouns: Group) -> None:
+    verbs = _noun(
+        nouns,
+        "plan",
+        "what would happen: who moves, what breaks (then 9), what is left; nothing changes",
+        "fm plan drain pi-7",
+        "fm plan survive --sites 2",
+    )
+    drain = _leaf(
+        verbs, "drain", "devices are emptied", "fm plan drain pi-7", "fm plan drain pi-7 pi-8 --json"
+    )
+    drain.add_argument("ids", nargs="+", metavar="DEVICE")
+    lose = _leaf(
+        verbs, "lose", "devices or whole sites fail", "fm plan lose pi-7 pi-8", "fm plan lose --site attic"
+    )
+    lose.add_argument("ids", nargs="*", metavar="DEVICE")
+    _add_listed(lose, "--site", _value(str), "NAME", "every device with this label 'site'; '': those without")
+    add = _leaf(
+        verbs,
+        "add",
+        "more devices of a shape: what of the waiting work would they take?",
+        "fm plan add 3 --profile pi-5-8g --label site=attic",
+        "fm plan add 10 --cpu 4 --memory 2GiB",
+    )
+    add.add_argument("count", type=_whole(1), nargs="?", default=1, metavar="N", help="default: 1")
+    add.add_argument("--profile", metavar="NAME", help="a device class; what is said here counts instead")
+    _add_shape(add)
+    submit = _leaf(
+        verbs,
+        "submit",
+        "a job: fm plan submit [options as of fm job run] [-- CMD ARG...]",
+        "fm plan submit --count 20 --cpu 0.5 --memory 64MiB",
+        "fm plan submit --gang --count 4 --constraint site=attic --json -- ./train",
+    )
+    _add_job_words(submit)
+    survive = _leaf(
+        verbs,
+        "survive",
+        "any site fails, or any two: which can't be lost?",
+        "fm plan survive",
+        "fm plan survive --sites 2 --json",
+    )
+    survive.add_argument("--sites", type=int, choices=(1, 2), default=1, help="so many at once (default: 1)")
+    for verb in (drain, lose, add, submit):
+        verb.add_argument(
+            "--survive", type=int, choices=(1, 2), metavar="N", help="and any N sites after that: 1 or 2"
+        )
+    for verb in (drain, lose, add, submit, survive):
+        verb.add_argument(
+            "--json", action="store_const", const="json", dest="output", default=argparse.SUPPRESS,
+            help="as -o json",
+        )  # fmt: skip
+
+
+def _add_shape(add: Options) -> None:
+    """What each added device has."""
+    add.add_argument("--cpu", type=_value(parse_cpu), metavar="CORES", help="of each device: 4")
+    add.add_argument("--memory", type=_value(parse_memory), metavar="SIZE", help="512MiB, 4GiB; bare: MiB")
+    add.add_argument("--disk", type=_value(parse_memory), metavar="SIZE", help="as --memory")
+    add.add_argument("--gpu", type=_value(parse_cpu), metavar="GPUS", help="whole accelerators, or a part")
+    add.add_argument("--up", type=_value(parse_rate), metavar="RATE", help="500k, 2M (bit/s)")
+    add.add_argument("--down", type=_value(parse_rate), metavar="RATE", help="as --up")
+    add.add_argument("--slots", type=_whole(0), metavar="N", help="tasks at once")
+    _add_listed(add, "--need", _value(parse_need), "NAME[=N]", "what only this site counts: camera=1")
+    _add_listed(add, "--label", _value(parse_env), "K=V", "a label, as site=attic")
+    _add_listed(add, "--runtime", _value(str), "NAME", "default: the profile's, or process")
+    _add_listed(add, "--taint", _value(str), "KEY[=VALUE]:EFFECT", TAINT_EFFECTS)
 
 
 def _add_context(nouns: Group) -> None:

@@ -180,6 +180,15 @@ class ScoreLine(TypedDict, total=False):
     parts: dict[str, Number] | None
 
 
+class RemedyLine(TypedDict, total=False):
+    """One change after which a pending task would be placed."""
+
+    kind: str | None
+    device: str | None
+    devices: Number | None
+    words: str | None
+
+
 class RemoteExplanation(TypedDict, total=False):
     """Why a task is where it is, or nowhere."""
 
@@ -191,6 +200,8 @@ class RemoteExplanation(TypedDict, total=False):
     filters: list[FilterLine] | None
     scores: list[ScoreLine] | None
     reason: str | None
+    policy: str | None
+    remedies: list[RemedyLine] | None
 
 
 class RemoteAccelerator(TypedDict, total=False):

@@ -124,8 +124,10 @@ def explain(session: Session, options: Namespace) -> Exit:
             ("device", found.get("device") or ""),
             ("summary", found.get("summary") or ""),
             ("reason", found.get("reason") or ""),
+            ("policy", found.get("policy") or ""),
         ]
     )
+    _show_remedies(session, found)
     _show_filters(session, found)
     _show_scores(session, found)
     return Exit.OK
@@ -183,6 +185,17 @@ def _show_story(session: Session, task: RemoteTask) -> None:
         ]
         session.console.block("\n")
         session.console.table(_STORY, rows)
+
+
+def _show_remedies(session: Session, found: RemoteExplanation) -> None:
+    """Each of them alone would place it; cheapest first."""
+    remedies = found.get("remedies") or []
+    if remedies:
+        rows = [[r.get("words") or r.get("kind") or "", _number(r.get("devices"))] for r in remedies]
+        session.console.block("\n")
+        session.console.table(
+            (Column("ANY ONE OF THESE WOULD PLACE IT"), Column("DEVICES", right=True)), rows
+        )
 
 
 def _show_filters(session: Session, found: RemoteExplanation) -> None:
