@@ -189,3 +189,35 @@ class PlanAsked(Event):
     request: int
     changes: tuple[Change, ...]
     survive: int = 0
+
+
+@dataclass(slots=True)
+class RebalanceAsked(Event):
+    """Somebody wants a plan of voluntary moves. `dry_run`: only to look at; `approve`: begin it at once.
+
+    `moves_max`: at most so many moves; 0: as the fleet's rules say.
+    """
+
+    request: int
+    actor: str
+    dry_run: bool = False
+    approve: bool = False
+    moves_max: int = 0
+
+
+@dataclass(slots=True)
+class RebalanceDecided(Event):
+    """A plan is approved or, where `approve` is false, rejected; what is on its way then goes on."""
+
+    request: int
+    plan: str
+    approve: bool
+    actor: str
+
+
+@dataclass(slots=True)
+class RebalancesQueried(Event):
+    """All plans of voluntary moves that are remembered, or one with its moves."""
+
+    request: int
+    plan: str = ""

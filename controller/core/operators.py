@@ -6,6 +6,8 @@ started (L7); a drain then moves the others a few at a time, stop before start.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from controller.core.effects import ClearRetained, Reply
 from controller.core.events import DeviceDecision
 from controller.core.holds import Holds
@@ -36,6 +38,10 @@ class Operators:
         self.evicting: dict[int, None] = {}
         """Rows with a taint that sends away what does not tolerate it."""
         self.due_ms = 0
+        self.others_moving: Callable[[], int] = lambda: 0
+        """Moves in flight that `rebalance` began: one budget for all."""
+        self.foresee: Callable[[int, str, int], object] = lambda row, actor, now_ms: None
+        """Told of each drain before anything moves, so that its tasks know where to go."""
 
     def recall(self, row: int) -> None:
         """Takes up what a device's record says is to leave it."""
@@ -134,6 +140,8 @@ class Operators:
 
     def _drain(self, row: int, actor: str, now_ms: int) -> None:
         before = standing(self.fleet.records[row])
+        if row not in self.draining:
+            self.foresee(row, actor, now_ms)
         self.fleet.records[row].cordoned = self.fleet.records[row].draining = True
         self._shut(row, before, "draining", actor, now_ms)
         self.draining[row] = None
@@ -192,9 +200,8 @@ class Operators:
     def step(self, now_ms: int) -> None:
         """Moves some more attempts off devices that they must leave, within the budget of voluntary moves."""
         self.due_ms = now_ms + DRAIN_STEP_MS
-        budget = max(MOVES_AT_ONCE, int(MOVES_SHARE * len(self.ledger.attempts)))
+        budget, moving = self.budget(), self.moving() + self.others_moving()
         leaving = {row: self._leaving(row) for row in {**self.draining, **self.evicting}}
-        moving = sum(self._moves(a) for attempts in leaving.values() for a in attempts)
         for row, attempts in leaving.items():
             staying = [a for a in attempts if a.row.state is not AttemptState.REMOVED]
             chosen = staying[: max(0, budget - moving)]
@@ -204,6 +211,15 @@ class Operators:
                 self.evicting.pop(row, None)
                 if row in self.draining:
                     self._drained(row, now_ms)
+
+    def budget(self) -> int:
+        """How many voluntary moves may be in flight, for whatever reason."""
+        return max(MOVES_AT_ONCE, int(MOVES_SHARE * len(self.ledger.attempts)))
+
+    def moving(self) -> int:
+        """How many attempts are on their way off devices that they must leave."""
+        rows = {**self.draining, **self.evicting}
+        return sum(self._moves(a) for row in rows for a in self._leaving(row))
 
     def _leaving(self, row: int) -> list[Attempt]:
         """What may not stay on a device that is drained, or has a taint that evicts."""
