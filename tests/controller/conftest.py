@@ -42,9 +42,10 @@ def session(count, chance=0):
 class Desk:
     """One controller core over a memory store, and a clock that the test moves."""
 
-    def __init__(self, now=1_000_000):
+    def __init__(self, now=1_000_000, rules=None):
         self.store = MemoryStore()
         self.now = now
+        self.rules = rules or Rules("spread")
         self.saved = []
         self.said = []
         self.broker_answers = True
@@ -54,7 +55,7 @@ class Desk:
         """A new core out of what is saved, as after a crash or a failed save."""
         leader, _ = self.store.lead("c1", above, offset_ms + self.now)
         beginning = Beginning(self.now, wait, bool(above), offset_ms)
-        self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), Rules("spread"))
+        self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), self.rules)
         self.epoch = leader.epoch
         for effect in self.at(self.now):
             if isinstance(effect, Connect):
