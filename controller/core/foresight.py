@@ -20,7 +20,7 @@ from controller.core.events import PlanAsked
 from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.plan_faults import fault_of_plan
-from controller.core.plan_parties import Crew, Roster
+from controller.core.plan_parties import Cohort, Roster
 from controller.core.plan_views import MoreView, PlannedTask, PlanView, RoomView, SiteLossView
 from controller.core.views import RefusalView
 from controller.scheduler.explain import PARALLEL
@@ -88,7 +88,7 @@ class _Plan:
         before = _room_view(self.trial.room())
         self.roster = Roster(ledger, outlook, policy, now_ms, self._concerned())
         self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
-        self.homeless: list[tuple[Crew, list[Unit]]] = []
+        self.homeless: list[tuple[Cohort, list[Unit]]] = []
 
     def work(self) -> Iterator[int]:
         """Does it all; yields what each step cost."""
@@ -98,8 +98,8 @@ class _Plan:
         self.roster.add_daemons_on_added()
         yield from self._settle()
         self.view.after = _room_view(self.trial.room())
-        for crew in self.roster.asked:
-            self.view.more.append(MoreView(crew.name, self.trial.more(self.roster.party(crew, []))))
+        for cohort in self.roster.asked:
+            self.view.more.append(MoreView(cohort.name, self.trial.more(self.roster.party(cohort, []))))
         if self.event.survive:
             yield from self._survive()
 
@@ -146,28 +146,28 @@ class _Plan:
             rows += self.outlook.site_rows(sites[site]).tolist() if site in sites else []
         return list(dict.fromkeys(rows))
 
-    def _take_off(self, rows: list[int], trial: Trial) -> list[tuple[Crew, list[Unit]]]:
+    def _take_off(self, rows: list[int], trial: Trial) -> list[tuple[Cohort, list[Unit]]]:
         """Everybody who stands there; daemons' tasks end with their device."""
         gone = self.roster.leave(rows)
-        for crew, units in gone:
+        for cohort, units in gone:
             for unit in units:
-                trial.vacate(unit, crew.job.demand.entry_bytes)
+                trial.vacate(unit, cohort.job.demand.entry_bytes)
         return gone
 
     def _change_demand(self, change: DemandChange) -> None:
         """Tasks that still fit where they are stay there; the others look for a place."""
-        crew, units = self.roster.change_demand(change, self.trial)
-        picker = self.trial.picker(self.roster.party(crew, []))
+        cohort, units = self.roster.change_demand(change, self.trial)
+        picker = self.trial.picker(self.roster.party(cohort, []))
         leaving = []
         for unit in units:
             stayed = self.trial.stay(picker, unit) if unit.row != NO_DEVICE else None
             if stayed is None:
                 leaving.append(unit)
             else:
-                self.roster.stand(crew, unit._replace(share=stayed.share))
+                self.roster.stand(cohort, unit._replace(share=stayed.share))
                 self.view.counts["stayed"] += 1
         if leaving:
-            self.homeless.append((crew, leaving))
+            self.homeless.append((cohort, leaving))
 
     # ------------------------------------------------------------- placing
 
@@ -175,25 +175,27 @@ class _Plan:
         """Everybody without a place looks for one, in the queue's order."""
         queue = self.roster.in_order([*self.homeless, *self.roster.waiting()])
         self.view.counts["left_out"] = self.roster.left_out
-        for crew, units in queue:
-            for landing in self.trial.place(self.roster.party(crew, units)):
-                self._note(crew, landing)
-            yield self.outlook.count * (5 + (len(units) if crew.singly else 1))
+        for cohort, units in queue:
+            for landing in self.trial.place(self.roster.party(cohort, units)):
+                self._note(cohort, landing)
+            yield self.outlook.count * (5 + (len(units) if cohort.singly else 1))
 
-    def _note(self, crew: Crew, landing: Landing) -> None:
+    def _note(self, cohort: Cohort, landing: Landing) -> None:
         view, unit = self.view, landing.unit
         device = self.outlook.name(unit.row) if unit.row != NO_DEVICE else ""
         if landing.row != NO_DEVICE:
-            self.roster.stand(crew, unit._replace(row=landing.row, share=landing.share))
+            self.roster.stand(cohort, unit._replace(row=landing.row, share=landing.share))
             to = self.outlook.name(landing.row)
             kind, rows = ("moved", view.moved) if device else ("placed", view.placed)
-            _enter(view, kind, rows, PlannedTask(unit.name, crew.name, device, to))
+            _enter(view, kind, rows, PlannedTask(unit.name, cohort.name, device, to))
             return
         why = landing.why
         reason, words = (why.code, why.words) if why else ("", "")
-        if device or (crew.asked and reason != PARALLEL):
+        if device or (cohort.asked and reason != PARALLEL):
             view.reasons[reason] = view.reasons.get(reason, 0) + 1
-            _enter(view, "broken", view.broken, PlannedTask(unit.name, crew.name, device, "", reason, words))
+            _enter(
+                view, "broken", view.broken, PlannedTask(unit.name, cohort.name, device, "", reason, words)
+            )
         else:
             view.counts["waiting"] += 1
 
@@ -224,16 +226,16 @@ class _Plan:
         trial.lose(rows)
         yield self.outlook.count * COPY_LOOKS
         gone = self._take_off(rows, trial)
-        for crew, units in self.roster.in_order(gone):
-            for landing in trial.place(self.roster.party(crew, units)):
+        for cohort, units in self.roster.in_order(gone):
+            for landing in trial.place(self.roster.party(cohort, units)):
                 if landing.row != NO_DEVICE:
                     loss.moved += 1
                 else:
                     loss.broken += 1
-            yield self.outlook.count * (5 + (len(units) if crew.singly else 1))
-        for crew, units in gone:
+            yield self.outlook.count * (5 + (len(units) if cohort.singly else 1))
+        for cohort, units in gone:
             for unit in units:
-                self.roster.stand(crew, unit)
+                self.roster.stand(cohort, unit)
         loss.utilisation = round(trial.room().utilisation, 4)
 
 

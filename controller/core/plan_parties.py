@@ -1,6 +1,6 @@
 """Rosters: who stands where in a plan, and which tasks ask for a place together.
 
-A `Crew` is a job as a plan sees it: a shadow with columns of its own, so that what is
+A `Cohort` is a job as a plan sees it: a shadow with columns of its own, so that what is
 imagined for it (another demand, more devices) is never seen by the job itself. Who
 stands on a device is kept per device, so that losing one looks at nobody else.
 Rule of this file: nothing of the ledger is written; tasks and shares are copied.
@@ -34,7 +34,7 @@ WAITING_TASKS_MAX = 100_000
 
 
 @dataclass(slots=True)
-class Crew:
+class Cohort:
     """One job in a plan. `asked`: the plan is about it; then what finds no place breaks."""
 
     job: Job
@@ -76,8 +76,8 @@ class Roster:
         self.policy = policy
         self.now_ms = now_ms
         self.requests = Requests(outlook)
-        self.crews: dict[str, Crew] = {}
-        self.asked: list[Crew] = []
+        self.cohorts: dict[str, Cohort] = {}
+        self.asked: list[Cohort] = []
         self.left_out = 0
         self._on: dict[int, dict[str, tuple[Job, Unit]]] = {}
         for row in rows:
@@ -93,10 +93,10 @@ class Roster:
         room = WAITING_TASKS_MAX
         for place, job in enumerate(jobs):
             if place < WAITING_JOBS_MAX and room > 0:
-                crew = self.crew(job)
-                crew.waiting = self._ready(job, room)
-                room -= len(crew.waiting)
-                self.left_out += len(job.ready) - len(crew.waiting)
+                cohort = self.cohort(job)
+                cohort.waiting = self._ready(job, room)
+                room -= len(cohort.waiting)
+                self.left_out += len(job.ready) - len(cohort.waiting)
             else:
                 self.left_out += len(job.ready)
 
@@ -108,15 +108,15 @@ class Roster:
         found = (tasks[name].row for name in islice(job.ready, most) if name in tasks)
         return [Unit(row.id, pin=self._pin(row.pin)) for row in found if row.state is TaskState.PENDING]
 
-    def crew(self, job: Job) -> Crew:
+    def cohort(self, job: Job) -> Cohort:
         """The job's shadow; who of it stands where is read when it first appears."""
-        crew = self.crews.get(job.row.id)
-        if crew is None:
-            crew = self.crews[job.row.id] = Crew(new_job(replace(job.row)), self._order(job))
-            if crew.bound:
+        cohort = self.cohorts.get(job.row.id)
+        if cohort is None:
+            cohort = self.cohorts[job.row.id] = Cohort(new_job(replace(job.row)), self._order(job))
+            if cohort.bound:
                 rows = ((id.task, row) for id, row in job.placed.items() if row < self.outlook.known)
-                crew.standing = {task: Unit(task, row) for task, row in rows}
-        return crew
+                cohort.standing = {task: Unit(task, row) for task, row in rows}
+        return cohort
 
     def _pin(self, device: str) -> int:
         return self.outlook.fleet.index.get(device, NO_DEVICE) if device else NO_DEVICE
@@ -130,23 +130,23 @@ class Roster:
             unit = Unit(task.row.id, row, attempt.share, self._pin(task.row.pin))
             self._on.setdefault(row, {})[unit.name] = (task.job, unit)
 
-    def stand(self, crew: Crew, unit: Unit) -> None:
+    def stand(self, cohort: Cohort, unit: Unit) -> None:
         """It is there from now on."""
-        self._on.setdefault(unit.row, {})[unit.name] = (crew.job, unit)
-        if crew.bound:
-            crew.standing[unit.name] = unit
+        self._on.setdefault(unit.row, {})[unit.name] = (cohort.job, unit)
+        if cohort.bound:
+            cohort.standing[unit.name] = unit
 
-    def leave(self, rows: Iterable[int]) -> list[tuple[Crew, list[Unit]]]:
+    def leave(self, rows: Iterable[int]) -> list[tuple[Cohort, list[Unit]]]:
         """Takes everybody off these devices who can be elsewhere; the tasks of daemons stay with theirs."""
-        gone: dict[str, tuple[Crew, list[Unit]]] = {}
+        gone: dict[str, tuple[Cohort, list[Unit]]] = {}
         for row in rows:
             here = self._on.get(row, {})
             for name, (job, unit) in list(here.items()):
                 if unit.pin == NO_DEVICE:
                     del here[name]
-                    crew = self.crew(job)
-                    crew.standing.pop(name, None)
-                    gone.setdefault(crew.name, (crew, []))[1].append(unit)
+                    cohort = self.cohort(job)
+                    cohort.standing.pop(name, None)
+                    gone.setdefault(cohort.name, (cohort, []))[1].append(unit)
         return list(gone.values())
 
     def held(self, rows: Iterable[int]) -> int:
@@ -157,78 +157,78 @@ class Roster:
 
     def submit(self, row: JobRow) -> None:
         """A job that is not there yet."""
-        crew = Crew(new_job(row), (-row.priority, self.ledger.wall(self.now_ms), row.id), asked=True)
-        if crew.daemon:
-            crew.waiting = self._daemon_units(row, range(self.outlook.count))
+        cohort = Cohort(new_job(row), (-row.priority, self.ledger.wall(self.now_ms), row.id), asked=True)
+        if cohort.daemon:
+            cohort.waiting = self._daemon_units(row, range(self.outlook.count))
         else:
-            crew.waiting = [Unit(f"{row.id}.{i}") for i in range(row.count)]
-        self.crews[row.id] = crew
-        self.asked.append(crew)
+            cohort.waiting = [Unit(f"{row.id}.{i}") for i in range(row.count)]
+        self.cohorts[row.id] = cohort
+        self.asked.append(cohort)
 
     def add_daemons_on_added(self) -> None:
         """Devices that were added get their tasks of the daemons that there are."""
         added = range(self.outlook.known, self.outlook.count)
         for job in self.ledger.jobs.values() if added else ():
             if job.daemon and job.standing:
-                self.crew(job).waiting += self._daemon_units(job.row, added)
+                self.cohort(job).waiting += self._daemon_units(job.row, added)
 
     def _daemon_units(self, row: JobRow, rows: Iterable[int]) -> list[Unit]:
         match, record = Match(row), self.outlook.record
         return [Unit(f"{row.id}.{r}", pin=r) for r in rows if match.admits(record(r))]
 
-    def change_demand(self, change: DemandChange, trial: Trial) -> tuple[Crew, list[Unit]]:
+    def change_demand(self, change: DemandChange, trial: Trial) -> tuple[Cohort, list[Unit]]:
         """The job with another demand, and all of its tasks, taken off where they stand."""
         job = self.ledger.jobs[change.job]
-        crew, units = self.crew(job), []
+        cohort, units = self.cohort(job), []
         for attempt, row in job.placed.items():
             if (found := self._on.get(row, {}).pop(attempt.task, None)) is not None:
                 units.append(found[1])
-                trial.vacate(found[1], crew.job.demand.entry_bytes)
-        if not crew.waiting:
-            crew.waiting = self._ready(job, WAITING_TASKS_MAX)
-            self.left_out -= len(crew.waiting)
-        crew.standing.clear()
-        spec, amounts = crew.job.row.spec, dict(change.amounts)
+                trial.vacate(found[1], cohort.job.demand.entry_bytes)
+        if not cohort.waiting:
+            cohort.waiting = self._ready(job, WAITING_TASKS_MAX)
+            self.left_out -= len(cohort.waiting)
+        cohort.standing.clear()
+        spec, amounts = cohort.job.row.spec, dict(change.amounts)
         common = {name: amount for name, amount in amounts.items() if name in NAMES}
         extras = spec.extras | {name: amount for name, amount in amounts.items() if name not in NAMES}
         spec = replace(spec, resources=spec.resources._replace(**common), extras=extras)
         if change.constraints is not None:
             spec = replace(spec, constraints=change.constraints)
-        crew.job = new_job(replace(crew.job.row, spec=spec))
-        crew.asked = True
-        self.asked.append(crew)
-        return crew, units
+        cohort.job = new_job(replace(cohort.job.row, spec=spec))
+        cohort.asked = True
+        self.asked.append(cohort)
+        return cohort, units
 
     # ------------------------------------------------------------- who looks for a place
 
-    def waiting(self) -> list[tuple[Crew, list[Unit]]]:
+    def waiting(self) -> list[tuple[Cohort, list[Unit]]]:
         """Tasks that stand nowhere yet."""
-        return [(crew, crew.waiting) for crew in self.crews.values() if crew.waiting]
+        return [(cohort, cohort.waiting) for cohort in self.cohorts.values() if cohort.waiting]
 
-    def in_order(self, some: Sequence[tuple[Crew, list[Unit]]]) -> list[tuple[Crew, list[Unit]]]:
+    def in_order(self, some: Sequence[tuple[Cohort, list[Unit]]]) -> list[tuple[Cohort, list[Unit]]]:
         """By priority, then by age; tasks of one job together, those that stood somewhere first."""
-        merged: dict[str, tuple[Crew, list[Unit]]] = {}
-        for crew, units in some:
-            merged.setdefault(crew.name, (crew, []))[1].extend(units)
+        merged: dict[str, tuple[Cohort, list[Unit]]] = {}
+        for cohort, units in some:
+            merged.setdefault(cohort.name, (cohort, []))[1].extend(units)
         return sorted(merged.values(), key=lambda each: each[0].order)
 
-    def party(self, crew: Crew, units: list[Unit]) -> Party:
+    def party(self, cohort: Cohort, units: list[Unit]) -> Party:
         """As the scheduler wants it."""
-        row, shadow = crew.job.row, crew.job
+        row, shadow = cohort.job.row, cohort.job
 
         def demand() -> Demand:
             return self.requests.demand(shadow)
 
         def grouping(able: Flags) -> Grouping | None:
-            shadow.placed = {AttemptId(u.name, 0): u.row for u in crew.standing.values()}
+            shadow.placed = {AttemptId(u.name, 0): u.row for u in cohort.standing.values()}
             return self.requests.grouping(shadow, able)
 
         return Party(
             units, shadow.signature, row.rules.policy or self.policy, demand, grouping,
-            row.rules.gang, row.rules.parallel_max, len(crew.standing),
+            row.rules.gang, row.rules.parallel_max, len(cohort.standing),
         )  # fmt: skip
 
     def forget_columns(self) -> None:
         """Devices were added: what was made of the fewer is of no use."""
-        for crew in self.crews.values():
-            crew.job.demand_era = (-1, -1)
+        for cohort in self.cohorts.values():
+            cohort.job.demand_era = (-1, -1)
