@@ -12,7 +12,15 @@ from __future__ import annotations
 import numpy as np
 
 from controller.core.fleet import Flags, Fleet, Ints
-from protocol.messages import METERED, ON_BATTERY, THROTTLED, UNDERVOLTAGE
+from protocol.messages import (
+    HEALTH_KNOWN,
+    METERED,
+    NO_HEALTH,
+    ON_BATTERY,
+    THROTTLED,
+    UNDERVOLTAGE,
+    Health,
+)
 
 REFRESH_MS = 10_000
 HALF_MS = 3_600_000
@@ -40,6 +48,7 @@ class Condition:
             return
         rows, health = rows[told], health[told]
         view, flags = self.fleet.view, health[:, 0]
+        view.told[rows] = True
         view.throttled[rows] = (flags & THROTTLED) > 0
         view.undervoltage[rows] = (flags & UNDERVOLTAGE) > 0
         view.on_battery[rows] = (flags & ON_BATTERY) > 0
@@ -81,3 +90,16 @@ class Condition:
         bad |= view.on_battery & (view.battery_percent < GUARD_BATTERY_PERCENT)
         bad |= view.flakiness >= FLAKY_MAX
         return ~bad
+
+
+def health_of(fleet: Fleet, row: int) -> Health:
+    """What a device said of itself last; `NO_HEALTH` when it never did."""
+    view = fleet.view
+    if not view.told[row]:
+        return NO_HEALTH
+    bits = (
+        (True, HEALTH_KNOWN), (view.throttled[row], THROTTLED), (view.undervoltage[row], UNDERVOLTAGE),
+        (view.on_battery[row], ON_BATTERY), (view.metered[row], METERED),
+    )  # fmt: skip
+    rest = (view.temperature_c, view.battery_percent, view.wear_percent, view.latency_ms)
+    return Health(sum(bit for said, bit in bits if said), *[int(column[row]) for column in rest])

@@ -7,6 +7,7 @@ from bisect import bisect_right
 import numpy as np
 
 from controller.core.explaining import Explaining
+from controller.core.condition import health_of
 from controller.core.failover import Failover
 from controller.core.fleet import NEVER, STATE_WORDS
 from controller.core.ledger import Ledger
@@ -66,6 +67,7 @@ class Pictures:
             int(f.held[row]), now_ms - heard if spoke else None,
             (int(f.doc_epoch[row]), int(f.doc_number[row])), f.granted(row), record.heartbeat_ms,
             record.accelerators, record.extras, record.core_speed_milli, record.taints, record.doubt,
+            health_of(f, row),
         )  # fmt: skip
 
     def fleet_view(self, now_ms: int) -> FleetView:

@@ -34,7 +34,7 @@ LOG_ROWS_MAX = 100_000
 
 _INTS = ("document_bytes_free", "core_speed_milli", "turn", "temperature_c", "battery_percent",
          "wear_percent", "latency_ms")  # fmt: skip
-_FLAGS = ("online", "open", "fit", "throttled", "undervoltage", "on_battery", "metered")
+_FLAGS = ("online", "open", "fit", "throttled", "undervoltage", "on_battery", "metered", "told")
 _FLOATS = ("flakiness", "busy")
 
 
@@ -94,6 +94,7 @@ class View:
     undervoltage: Flags
     on_battery: Flags
     metered: Flags
+    told: Flags
     document_bytes_free: Ints
     core_speed_milli: Ints
     turn: Ints
