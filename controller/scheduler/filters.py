@@ -37,8 +37,8 @@ def _capacity(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
         yield f"{name} capacity >= {amount}", _at_least(view.extras_offered.get(name, _none(view)), amount)
     if demand.models:
         models = view.allowed_models(demand)
-        has: Flags = np.isin(view.accel_model, models).any(axis=1)
-        yield "accelerator " + " or ".join(demand.models), has
+        suits = np.isin(view.accel_model, models).sum(axis=1) > 0
+        yield "accelerator " + " or ".join(demand.models), suits
 
 
 def _room(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
