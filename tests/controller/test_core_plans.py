@@ -200,7 +200,7 @@ def test_asking_changes_nothing_at_all(sites, desk_kit):
 @pytest.mark.parametrize(
     ("change", "field", "place", "words"),
     [
-        (DrainChange(("a1", "a9")), "devices", 1, "no device a9; did you mean a"),
+        (DrainChange(("a1", "a11")), "devices", 1, "no device a11; did you mean a1?"),
         (LossChange(("zz",)), "devices", 0, "no device zz"),
         (LossChange((), ("a", "x")), "sites", 1, "no device has the site 'x'"),
         (DemandChange("j9"), "job", 0, "no open job j9"),
