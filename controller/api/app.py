@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controller.api import devices, fleet, jobs, plans, system, tasks
+from controller.api import devices, fleet, jobs, plans, rebalances, system, tasks
 from controller.api.frame import Desk, Frame, caller_of
 from controller.api.gate import Gate
 from controller.api.ids import JobIds
@@ -65,7 +65,7 @@ def build(port: CorePort, options: ApiOptions = ApiOptions()) -> ASGIApp:
         # Ours is `/metrics`. Asking the environment for another on each request costs a tenth of a submit.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for module in (jobs, tasks, devices, fleet, plans, system):
+    for module in (jobs, tasks, devices, fleet, plans, rebalances, system):
         app.include_router(module.router)
     _answer_errors(app)
     describe(app, open_paths, guarded_paths)

@@ -31,6 +31,7 @@ HELP = {
     "devices": "Devices by liveness, and by what operators decided.",
     "tasks": "Tasks by state.",
     "pending": "Tasks that wait, by what they wait for.",
+    "balance": "How evenly devices are loaded: sqrt(mean((load - mean)²)) is `imbalance`.",
     "jobs": "Jobs by state.",
     "garbage_total": "Messages dropped, by reason.",
     "core_total": "What the core counts, by name.",

@@ -16,8 +16,9 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from controller.api.bodies import DeviceBody, JobBody, TaintBody
 from controller.api.plan_bodies import PlanBody
 from controller.api.problems import ProblemShape
+from controller.api.rebalance_shapes import NoBody, RebalanceBody
 
-BODIES = (JobBody, DeviceBody, TaintBody, PlanBody)
+BODIES = (JobBody, DeviceBody, TaintBody, PlanBody, RebalanceBody, NoBody)
 _REF = "#/components/schemas/{model}"
 Json = dict[str, Any]  # OpenAPI is a tree without a static shape; it doesn't leave this file
 _PROBLEM_RESPONSE: Json = {

@@ -19,6 +19,9 @@ from controller.core.events import (
     JobCancelled,
     JobSubmitted,
     PlanAsked,
+    RebalanceAsked,
+    RebalanceDecided,
+    RebalancesQueried,
     TaskExplained,
     WaitsQueried,
 )
@@ -38,6 +41,9 @@ Question = (
     | FleetQueried
     | TaskExplained
     | PlanAsked
+    | RebalanceAsked
+    | RebalanceDecided
+    | RebalancesQueried
     | WaitsQueried
 )
 """Events that a `Reply` with the same `request` answers."""

@@ -32,6 +32,9 @@ from controller.core.events import (
     JobSubmitted,
     LeaderRenewed,
     PlanAsked,
+    RebalanceAsked,
+    RebalanceDecided,
+    RebalancesQueried,
     TaskExplained,
     WaitsQueried,
     WallClockRead,
@@ -54,6 +57,7 @@ from controller.core.output import Output
 from controller.core.pictures import Pictures
 from controller.core.placement import Placement
 from controller.core.preemption import Preemption
+from controller.core.rebalance import Rebalance
 from controller.core.records import LeaderRow, Snapshot
 from controller.core.rules import Rules
 from controller.core.sessions import Sessions
@@ -148,7 +152,10 @@ class Controller:
         self.placement = Placement(ledger, self.tasks, self.condition, self.preemption, rules.policy)
         self.explaining = Explaining(ledger, self.placement, self.failover)
         self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
-        self.foresight = Foresight(ledger, rules.policy)
+        self.foresight = Foresight(ledger, self.placement)
+        self.rebalance = Rebalance(
+            ledger, self.holds, self.placement, self.operators, self.failover, rules, now_ms
+        )
         self.link_session = 0
         self.linked = False
         self.renew_due_ms = now_ms + RENEW_MS
@@ -205,6 +212,7 @@ class Controller:
             self.placement.due_ms,
             self.documents.next_due_ms(),
             self.operators.next_due_ms(),
+            self.rebalance.next_due_ms(),
             self.foresight.next_due_ms(self.now_ms),
             self.liveness.due_ms if self.liveness.watching else None,
         ):
@@ -243,6 +251,9 @@ class Controller:
             JobSubmitted: self._on_request(self.jobs.submit),
             JobCancelled: self._on_request(self.jobs.cancel),
             DeviceDecision: self._on_request(self.operators.decide),
+            RebalanceAsked: self._on_request(self.rebalance.ask),
+            RebalanceDecided: self._on_request(self.rebalance.decide),
+            RebalancesQueried: self.rebalance.query,
             DevicePinged: self._on_request(self.commands.ping),
             FleetUnfrozen: self._on_request(self._on_unfrozen),
             DevicesQueried: lambda e, now: ledger.emit(
@@ -449,6 +460,8 @@ class Controller:
                 break
         if (due_ms := self.operators.next_due_ms()) is not None and now_ms >= due_ms:
             self.operators.step(now_ms)
+        if (due_ms := self.rebalance.next_due_ms()) is not None and now_ms >= due_ms:
+            self.rebalance.step(now_ms)
         if self.ledger.waiting:  # a device that cools down, or is quiet for long enough, sends no event
             self.condition.refresh(now_ms)
         self.placement.notice_room(now_ms)

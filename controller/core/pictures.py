@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import asdict
 
 import numpy as np
 
-from controller.core.explaining import Explaining
+from controller.core.balance_columns import figures
+from controller.core.balance_plan import balance_view
 from controller.core.condition import health_of
+from controller.core.explaining import Explaining
 from controller.core.failover import Failover
 from controller.core.fleet import NEVER, STATE_WORDS
 from controller.core.ledger import Ledger
@@ -91,6 +94,7 @@ class Pictures:
             max(0, self.placement.not_before_ms - now_ms), list(self.ledger.alarms.values()),
             dict(self.ledger.garbage), dict(self.ledger.counters), self.ledger.epoch, self.ledger.leader,
             now_ms - self.began_ms, self.explaining.pending(tasks[TaskState.PENDING.value], now_ms),
+            asdict(balance_view(figures(f))),
         )  # fmt: skip
 
     def _frozen(self) -> str:

@@ -111,6 +111,8 @@ class FleetView:
     uptime_ms: int
     pending: dict[str, int] = field(default_factory=dict)
     """Tasks that wait, by reason."""
+    balance: dict[str, float] = field(default_factory=dict)
+    """How evenly devices are loaded: the figures of `balance_views.BalanceView` by name."""
 
 
 @dataclass(slots=True)
