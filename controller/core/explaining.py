@@ -17,6 +17,7 @@ from controller.core.placement import Placement
 from controller.core.remedy_words import RemedyWords
 from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
 from controller.scheduler.explain import FITS, GANG, PARALLEL, Explanation, Why, explain, why_none
+from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import POLICIES
 from controller.scheduler.remedies import ANY_DEVICE
@@ -24,6 +25,7 @@ from controller.scheduler.view import Flags
 from protocol.tasks import AttemptId, TaskState
 
 PAUSE, HELD_BACK, DEPENDENCY, UNEXAMINED = "pause", "held_back", "dependency", "unexamined"
+NOMINATED = "nominated"
 """Reasons beside those of `scheduler.explain.CODES`; all together are the labels of a metric."""
 LOOKS_MAX = 2_000_000
 """Devices x kinds of demand that are looked at to count who waits for what: some 20 ms."""
@@ -86,7 +88,7 @@ class Explaining:
         if attempt is not None:
             view.give(attempt.device, attempt.share, job.demand.entry_bytes)
         known = self.placement.picker(job)
-        picker = Picker(view, known.demand, Bases(view), known.policy_name)
+        picker = picker_of(view, known.demand, Bases(view, self.placement.popularity), known.policy_name)
         grouping = self.placement.requests.grouping(job, picker.able())
         if grouping is not None and attempt is not None:
             grouping.unplaced(attempt.device)
@@ -127,6 +129,10 @@ class Explaining:
             seconds = (self.placement.not_before_ms - now_ms) / 1000
             words = f"nothing is placed for {seconds:.0f} s: the database may be older than the fleet"
             return Why(HELD_BACK, words)
+        if (nomination := self.placement.nominations.by_task.get(task.row.id)) is not None:
+            device, runs = self.fleet.names[nomination.row], len(nomination.victims)
+            end = f"{runs} of its runs to end" if runs else "what runs there to end"
+            return Why(NOMINATED, f"room on {device} is set aside for it; waits for {end}")
         return self._job_held(task.job)
 
     def _job_held(self, job: Job) -> Why | None:
@@ -147,7 +153,7 @@ class Explaining:
         if len(job.ready) < job.left:
             return Why(GANG, f"its gang waits until all of it is ready: {len(job.ready)} of {job.left} are")
         view = self.fleet.view.copy()
-        trial = Picker(view, picker.demand, Bases(view), picker.policy_name)
+        trial = picker_of(view, picker.demand, Bases(view, self.placement.popularity), picker.policy_name)
         grouping = self.placement.requests.grouping(job, trial.able())
         for done in range(job.left):
             row = trial.pick(grouping=grouping)

@@ -19,6 +19,7 @@ from controller.core.effects import Reply
 from controller.core.events import PlanAsked
 from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
+from controller.core.placement import Placement
 from controller.core.plan_faults import fault_of_plan
 from controller.core.plan_parties import Cohort, Roster
 from controller.core.plan_views import MoreView, PlannedTask, PlanView, RoomView, SiteLossView
@@ -40,9 +41,9 @@ COPY_LOOKS = 40
 class Foresight:
     """Answers plans, a slice at a time."""
 
-    def __init__(self, ledger: Ledger, policy: str) -> None:
+    def __init__(self, ledger: Ledger, placement: Placement) -> None:
         self.ledger = ledger
-        self.policy = policy
+        self.placement = placement
         self._plans: deque[tuple[int, Iterator[int], PlanView]] = deque()
 
     def ask(self, event: PlanAsked, now_ms: int) -> None:
@@ -55,7 +56,7 @@ class Foresight:
             busy = RefusalView("busy", f"{PLANS_MAX} plans are worked on already; ask again in a moment")
             self.ledger.emit(Reply(event.request, busy))
         else:
-            plan = _Plan(self.ledger, outlook, self.policy, event, now_ms)
+            plan = _Plan(self.ledger, outlook, self.placement, event, now_ms)
             self._plans.append((event.request, plan.work(), plan.view))
             if len(self._plans) == 1:
                 self.step()
@@ -81,12 +82,14 @@ class Foresight:
 class _Plan:
     """One plan at work: the base after all changes, then the losses that it should survive."""
 
-    def __init__(self, ledger: Ledger, outlook: Outlook, policy: str, event: PlanAsked, now_ms: int) -> None:
+    def __init__(
+        self, ledger: Ledger, outlook: Outlook, placement: Placement, event: PlanAsked, now_ms: int
+    ) -> None:
         self.outlook = outlook
         self.event = event
-        self.trial = Trial(ledger.fleet.view)
+        self.trial = Trial(ledger.fleet.view, placement.popularity)
         before = _room_view(self.trial.room())
-        self.roster = Roster(ledger, outlook, policy, now_ms, self._concerned())
+        self.roster = Roster(ledger, outlook, placement.policy, now_ms, self._concerned())
         self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
         self.homeless: list[tuple[Cohort, list[Unit]]] = []
 
@@ -222,7 +225,7 @@ class _Plan:
 
     def _lose(self, loss: SiteLossView, rows: list[int]) -> Iterator[int]:
         """On a copy of the base; everybody stands there again afterwards."""
-        trial = Trial(self.trial.view)
+        trial = Trial(self.trial.view, self.trial.popularity)
         trial.lose(rows)
         yield self.outlook.count * COPY_LOOKS
         gone = self._take_off(rows, trial)

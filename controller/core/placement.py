@@ -19,6 +19,7 @@ from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import resolve
+from controller.scheduler.popularity import Popularity
 from controller.scheduler.view import Share
 from protocol.tasks import TaskState
 
@@ -118,6 +119,11 @@ class Placement:
             self._pickers.move_to_end(key)
         return picker
 
+    @property
+    def popularity(self) -> Popularity:
+        """What was learned of arrivals: pickers on a copy of the view need it, too."""
+        return self._bases.fragmentation.popularity
+
     # ------------------------------------------------------------- one job
 
     def _mergeable(self, job: Job) -> bool:
@@ -173,7 +179,7 @@ class Placement:
         grouping = self.requests.grouping(job, picker.able())
         if gang:
             return self._place_gang(job, tasks, picker, grouping, now_ms)
-        if grouping is None and not picker.policy.in_turn and len(tasks) > 1 and all(map(_plain, tasks)):
+        if grouping is None and not picker.policy.in_turn and len(tasks) > 1 and all(map(self._plain, tasks)):
             return self._assign_many(tasks, picker, now_ms)
         for done, task in enumerate(tasks):
             row = self._pick(task, picker, grouping)
@@ -207,10 +213,16 @@ class Placement:
         for job in jobs:
             tasks += self._front(job, budget - len(tasks))
         picker = self.picker(jobs[0])
-        if not picker.policy.in_turn and all(map(_plain, tasks)):
+        if not picker.policy.in_turn and all(map(self._plain, tasks)):
             return self._assign_many(tasks, picker, now_ms)
         self._put_back(tasks)
         return sum([self._place(job, budget, now_ms) for job in jobs])
+
+    def _plain(self, task: Task) -> bool:
+        """It has no device of its own to prefer, to be pinned to, or to avoid though it would take it."""
+        row = self.fleet.index.get(task.avoid, NO_DEVICE) if task.avoid else NO_DEVICE
+        avoids = row != NO_DEVICE and bool(self.fleet.view.takes(row))
+        return not (avoids or task.prefer or task.row.pin)
 
     def _assign_many(self, tasks: list[Task], picker: Picker, now_ms: int) -> int:
         rows = picker.many(len(tasks))
@@ -264,8 +276,3 @@ class Placement:
         for task, row, share in tried:
             self.tasks.assign(task, row, share, now_ms)
         return len(tried)
-
-
-def _plain(task: Task) -> bool:
-    """It has no device of its own to prefer, to avoid, or to be pinned to."""
-    return not (task.avoid or task.prefer or task.row.pin)

@@ -18,6 +18,7 @@ from controller.scheduler.closely import Closely
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.groups import Grouping
 from controller.scheduler.policies import POLICIES, Policy
+from controller.scheduler.popularity import Popularity
 from controller.scheduler.view import (
     DOCUMENT_BYTES_LEAST,
     SLOTS,
@@ -115,10 +116,11 @@ class Base(Remembered):
 class Bases:
     """One `Base` per policy, for one view."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, popularity: Popularity | None = None) -> None:
+        """`popularity`: what was learned elsewhere, where this view is a copy."""
         self.view = view
         self._of: dict[str, Base] = {}
-        self.fragmentation = Fragmentation(view)
+        self.fragmentation = Fragmentation(view, popularity)
         self.closely = Closely(view, self.fragmentation)
 
     def of(self, policy: str) -> Base:

@@ -18,9 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.scheduler.explain import GANG, PARALLEL, Why, why_none
+from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import resolve, utilisation
+from controller.scheduler.popularity import Popularity
 from controller.scheduler.view import NOTHING, Demand, Flags, Share, View
 from protocol.resources import Resources
 
@@ -78,9 +80,10 @@ class RoomLeft(NamedTuple):
 class Trial:
     """A copy of a fleet's room, to try things on."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, popularity: Popularity | None = None) -> None:
         self.view = view.copy()
-        self._bases = Bases(self.view)
+        self.popularity = popularity
+        self._bases = Bases(self.view, popularity)
         self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
 
     # ------------------------------------------------------------- devices
@@ -97,7 +100,7 @@ class Trial:
 
     def grown(self) -> None:
         """Devices were added to the view: nothing remembered has their rows."""
-        self._bases = Bases(self.view)
+        self._bases = Bases(self.view, self.popularity)
         self._pickers.clear()
 
     # ------------------------------------------------------------- tasks
@@ -106,7 +109,7 @@ class Trial:
         key = (party.key, resolve(party.policy, self.view))
         picker = self._pickers.get(key)
         if picker is None:
-            picker = self._pickers[key] = Picker(self.view, party.demand(), self._bases, key[1])
+            picker = self._pickers[key] = picker_of(self.view, party.demand(), self._bases, key[1])
             if len(self._pickers) > PICKERS_MAX:
                 self._pickers.popitem(last=False)
         return picker
