@@ -21,6 +21,7 @@ BENCHMARKS = {
     "store": "cost of one saved row",
     "placement": "choosing a device, beside a bare scan",
     "rebalance": "moves to level a fleet, and what planning them costs",
+    "storm": "a third of a fleet lost at once: freeze, release, everything assigned again",
     "idle": "a day of 5,000 devices in virtual time",
     "sim": "seeds of the safety simulation in virtual time",
 }
