@@ -117,13 +117,27 @@ def _plan(session: Session, options: Namespace) -> Exit:
     return plan.VERBS[options.verb](session, options)
 
 
+def _rebalance(session: Session, options: Namespace) -> Exit:
+    from fleetmuster.commands import rebalance
+
+    return rebalance.VERBS[options.verb](session, options)
+
+
 def _context(session: Session, options: Namespace) -> Exit:
     from fleetmuster.commands import context
 
     return context.VERBS[options.verb](session, options)
 
 
-_NOUNS = {"job": _job, "task": _task, "device": _device, "fleet": _fleet, "plan": _plan, "context": _context}
+_NOUNS = {
+    "job": _job,
+    "task": _task,
+    "device": _device,
+    "fleet": _fleet,
+    "plan": _plan,
+    "rebalance": _rebalance,
+    "context": _context,
+}
 
 
 def _help(topic: list[str]) -> int:

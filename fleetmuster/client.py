@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from fleetmuster.exits import usage
 from fleetmuster.plan_records import PlanRequest, RemotePlan
+from fleetmuster.rebalance_records import RebalanceRequest, RemoteRebalance, RemoteRebalances
 from fleetmuster.records import (
     JobRequest,
     Json,
@@ -168,6 +169,26 @@ class RemoteClient:
         """Changes nothing, so it may be asked again."""
         answer = self._wire.call("POST", PREFIX + "/plan", request, again=True)
         return checked(answer.json(), RemotePlan, "plan")
+
+    # ------------------------------------------------------------------ rebalances
+
+    def rebalances(self) -> RemoteRebalances:
+        """Plans of voluntary moves, without their moves."""
+        return self._get("/rebalances", RemoteRebalances)
+
+    def rebalance(self, plan: str) -> RemoteRebalance:
+        return self._get(f"/rebalances/{_safe(plan)}", RemoteRebalance)
+
+    def ask_rebalance(self, request: RebalanceRequest) -> RemoteRebalance:
+        """Never sent twice: a second plan would take the place of the first."""
+        answer = self._wire.call("POST", PREFIX + "/rebalances", request)
+        return checked(answer.json(), RemoteRebalance, "rebalance")
+
+    def approve_rebalance(self, plan: str) -> None:
+        self._wire.call("POST", f"{PREFIX}/rebalances/{_safe(plan)}/approve", {})
+
+    def reject_rebalance(self, plan: str) -> None:
+        self._wire.call("POST", f"{PREFIX}/rebalances/{_safe(plan)}/reject", {})
 
     # ------------------------------------------------------------------ inside
 

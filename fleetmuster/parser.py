@@ -10,9 +10,7 @@ to start).
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING
 
 from fleetmuster import __version__
 from fleetmuster.demands import (
@@ -23,8 +21,21 @@ from fleetmuster.demands import (
     parse_preference,
     parse_spread,
 )
-from fleetmuster.exits import CommandError, usage
+from fleetmuster.parser_parts import Parser as _Parser
+from fleetmuster.parser_parts import examples_of as _examples
+from fleetmuster.parser_parts import global_options as _globals
+from fleetmuster.parser_parts import json_option as _json
+from fleetmuster.parser_parts import leaf as _leaf
+from fleetmuster.parser_parts import limit_option as _limit
+from fleetmuster.parser_parts import listed as _add_listed
+from fleetmuster.parser_parts import noun as _noun
+from fleetmuster.parser_parts import several as _several
+from fleetmuster.parser_parts import value_of as _value
+from fleetmuster.parser_parts import whole as _whole
 from fleetmuster.quantities import parse_cpu, parse_duration, parse_memory, parse_rate
+
+if TYPE_CHECKING:
+    from fleetmuster.parser_parts import Group, Options
 
 TASK_STATES = ("pending", "assigned", "running", "succeeded", "failed", "cancelled")
 TAINT_EFFECTS = "no_place: nothing new; prefer_not: rather elsewhere; evict: what is there leaves, too"
@@ -33,18 +44,6 @@ DELEGATED = {
     "controller": "run a controller",
     "sim": "the real controller and agents, simulated: do the promises hold, whatever breaks?",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong word as a `CommandError` instead of printing the whole usage and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        raise usage(message, f"{self.prog} --help")
-
-
-if TYPE_CHECKING:  # at run time argparse's class can't be subscripted
-    Group: TypeAlias = argparse._SubParsersAction[_Parser]
-    Options: TypeAlias = argparse._ActionsContainer
 
 
 def build() -> argparse.ArgumentParser:
@@ -70,6 +69,7 @@ def build() -> argparse.ArgumentParser:
     _add_device(nouns)
     _add_fleet(nouns)
     _add_plan(nouns)
+    _add_rebalance(nouns)
     _add_context(nouns)
     page = _leaf(
         nouns, "help", "a page on a topic, or the help of a command", "fm help exit-codes", "fm help job run"
@@ -184,11 +184,6 @@ def _add_trouble(run: Options) -> None:
     run.add_argument("--guarantee", choices=("at_most_one", "at_least_one"))
     choices = ("newest", "keep_original", "longest_running", "best_score")
     run.add_argument("--on-return", choices=choices, help="which run of an at_least_one task stays")
-
-
-def _add_listed(run: Options, name: str, kind: Callable[[str], object], metavar: str, text: str) -> None:
-    """An option that may be said several times."""
-    run.add_argument(name, type=kind, action="append", default=[], metavar=metavar, help=text)
 
 
 def _add_task(nouns: Group) -> None:
@@ -324,10 +319,7 @@ def _add_plan(nouns: Group) -> None:
             "--survive", type=int, choices=(1, 2), metavar="N", help="and any N sites after that: 1 or 2"
         )
     for verb in (drain, lose, add, submit, survive):
-        verb.add_argument(
-            "--json", action="store_const", const="json", dest="output", default=argparse.SUPPRESS,
-            help="as -o json",
-        )  # fmt: skip
+        _json(verb)
 
 
 def _add_shape(add: Options) -> None:
@@ -365,100 +357,39 @@ def _add_context(nouns: Group) -> None:
     remove.add_argument("name", metavar="NAME")
 
 
-# ---------------------------------------------------------------------- values
-
-
-def _value(parse: Callable[[str], object]) -> Callable[[str], object]:
-    """`parse` for argparse, which wants its own exception to show the text of an error."""
-
-    def convert(text: str) -> object:
-        try:
-            return parse(text)
-        except CommandError as error:
-            raise argparse.ArgumentTypeError(f"{error.what}: {error.next_step}") from error
-
-    return convert
-
-
-def _whole(least: int | None) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not re.fullmatch(r"-?\d{1,12}", text, re.ASCII):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-        if least is not None and int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
-
-    return convert
-
-
-# ---------------------------------------------------------------------- building
-
-
-def _noun(nouns: Group, name: str, text: str, *examples: str) -> Group:
-    parser = nouns.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=_examples(*examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def _add_rebalance(nouns: Group) -> None:
+    verbs = _noun(
+        nouns,
+        "rebalance",
+        "plans that level the load of devices; drains are among them",
+        "fm rebalance plan",
+        "fm rebalance approve r1-1",
     )
-    return parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-
-def _leaf(group: Group, name: str, text: str, *examples: str, formats: bool = True) -> _Parser:
-    return group.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=_examples(*examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[_globals(leaf=True, formats=formats)],
+    plan = _leaf(
+        verbs,
+        "plan",
+        "make a plan; it waits for approval",
+        "fm rebalance plan --dry-run",
+        "fm rebalance plan --max-moves 20 --approve",
     )
-
-
-def _limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=_whole(1), metavar="N", help="at most so many")
-
-
-def _several(parser: argparse.ArgumentParser, yes: bool = True) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID")
-    if yes:
-        parser.add_argument("--yes", action="store_true", help="do not ask")
-
-
-def _examples(*lines: str) -> str:
-    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _globals(leaf: bool, formats: bool = True) -> _Parser:
-    """The global options. In a leaf they have no default, or it would undo one given before the noun."""
-
-    def default(value: object) -> object:
-        return argparse.SUPPRESS if leaf else value
-
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    group = parser.add_argument_group("global options")
-    group.add_argument("--context", metavar="NAME", default=default(None), help="instead of the current one")
-    group.add_argument("--url", default=default(None), help="the controller (FM_URL)")
-    group.add_argument(
-        "--token-file", metavar="FILE", default=default(None), help="its token (or FM_TOKEN; never in argv)"
+    how = plan.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="only look; the plan is not kept")
+    how.add_argument("--approve", action="store_true", help="begin at once")
+    plan.add_argument("--max-moves", type=_whole(1), metavar="N", help="at most so many")
+    listing = _leaf(verbs, "list", "all plans", "fm rebalance list", "fm rebalance list -o json")
+    show = _leaf(
+        verbs,
+        "show",
+        "one plan, move by move",
+        "fm rebalance show d1767323045-2",
+        "fm rebalance show ID --json",
     )
-    if formats:
-        group.add_argument(
-            "-o", "--output", choices=("table", "json"), default=default("table"), help="default: table"
-        )
-    group.add_argument(
-        "-q", "--quiet", action="store_true", default=default(False), help="errors only on stderr"
-    )
-    group.add_argument("-v", "--verbose", action="store_true", default=default(False), help="show requests")
-    group.add_argument("--no-input", action="store_true", default=default(False), help="never ask")
-    group.add_argument(
-        "--request-timeout",
-        type=_value(parse_duration),
-        metavar="TIME",
-        default=default(10_000),
-        help="for one request (default: 10s)",
-    )
-    return parser
+    texts = {"approve": "begin a plan", "reject": "end a plan; moves that began go on"}
+    decisions = [
+        _leaf(verbs, v, t, f"fm rebalance {v} r1767323045-1", f"fm rebalance {v} ID -q")
+        for v, t in texts.items()
+    ]
+    for verb in (show, *decisions):
+        verb.add_argument("id", metavar="ID")
+    for verb in (plan, listing, show):
+        _json(verb)
