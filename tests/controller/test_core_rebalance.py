@@ -501,8 +501,15 @@ def test_a_take_over_in_the_middle_forgets_the_plan_and_loses_nothing(yard):
     y.live(60_000)
     assert len(y.running()) == 8 and sum(y.count().values()) == 8
     assert y.count()["d0"] < 8  # what had begun to move has moved
-    assert y.ask(dry_run=True).moves == [] or y.desk.now  # all of it cools down anew
-    y.live(COOL_MS)
+
+
+def test_a_take_over_lets_everything_cool_down_anew(yard):
+    y = yard().crowd(8)
+    y.desk.take_over()
+    y.live(COOL_MS - 10_000)
+    assert y.ask(dry_run=True).moves == []  # it does not know when anybody came
+    y.live(20_000)
+    assert y.ask(dry_run=True).moves
 
 
 # ------------------------------------------------------------------------- drains
