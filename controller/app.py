@@ -25,13 +25,12 @@ from controller.api.asking import Asker
 from controller.api.gate import token_hash
 from controller.api.port import Question
 from controller.brokering import BrokerOwner, agent_toml
-from controller.config import ControllerSettings
+from controller.config import ControllerSettings, rules_of
 from controller.core.controller import Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
 from controller.core.events import WallClockRead
 from controller.core.leadership import WATCH_MS, Finding, Led, Standby, beginning
 from controller.core.records import LeaderRow
-from controller.core.rules import Rules
 from controller.core.views import RefusalView
 from controller.store.base import Fenced, StoreError
 from controller.store.saver import SWITCH_INTERVAL_S, StoreSaver
@@ -141,7 +140,7 @@ class App:
             devices=len(snapshot.devices),
             open_tasks=len(snapshot.tasks),
         )
-        return Controller(snapshot, begins, now_ms, random.Random(), Rules(own.policy, _offer))
+        return Controller(snapshot, begins, now_ms, random.Random(), rules_of(self.settings, _offer))
 
     def _stand_by(self, led: Led) -> None:
         """Another leads: its row is watched, and whoever asks is told so. The log hears it once."""

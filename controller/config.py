@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.core.fleet import Offer
+from controller.core.rules import PACKING, REBALANCE_MODES, Rules
+from controller.core.windows import WindowFault, read_windows
+from controller.scheduler.balance import Aims
 from live.logs import LEVELS
 from live.settings import Loaded, SettingsError, load_settings, section, setting
 from protocol.topics import valid_id
@@ -27,6 +31,29 @@ class ControllerSection:
     )
     log_level: str = setting("info", "debug, info, warning or error")
     log_json: bool = setting(False, "log lines as JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceSection:
+    """Voluntary moves, so that devices are evenly loaded."""
+
+    mode: str = setting(
+        "propose", "off: nobody looks; propose: plans wait for approval; auto: small ones run by themselves"
+    )
+    goal: float = setting(1.10, "a plan ends when the busiest device has this many mean loads", minimum=1)
+    trigger: float = setting(1.25, "and none is proposed below this: a fleet must come to rest", minimum=1)
+    load_percent: int = setting(
+        50, "nor while the busiest device is below this load: nobody waits there", minimum=0, maximum=100
+    )
+    moves_max: int = setting(1_000, "of one plan: more can't be read", minimum=1, maximum=100_000)
+    auto_moves_max: int = setting(10, "a plan of so few moves is small", minimum=0)
+    auto_moves_percent: int = setting(
+        2, "so is one that moves this part of all placed tasks", unit="%", minimum=0, maximum=100
+    )
+    look_ms: int = setting(60_000, "between two looks", unit="ms", minimum=1_000)
+    windows: tuple[str, ...] = setting(
+        (), "when moves may begin, as 'mon-fri 22:00-06:00' in UTC; empty: always. Drains do not wait"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +85,7 @@ class ControllerSettings:
     """All sections."""
 
     controller: ControllerSection = section(ControllerSection)
+    rebalance: RebalanceSection = section(RebalanceSection)
     http: HttpSection = section(HttpSection)
     mqtt: BrokerSection = section(BrokerSection)
 
@@ -83,3 +111,38 @@ def _check(loaded: Loaded[ControllerSettings]) -> None:
     ):
         if not good:
             raise SettingsError(f"{loaded.origin(name)}: {name} must be {must}, not {value!r}")
+    _check_rebalance(loaded)
+
+
+def _check_rebalance(loaded: Loaded[ControllerSettings]) -> None:
+    own, policy = loaded.value.rebalance, loaded.value.controller.policy
+    try:
+        read_windows(own.windows)
+    except WindowFault as fault:
+        raise SettingsError(f"{loaded.origin('rebalance.windows')}: rebalance.windows: {fault}") from None
+    packs = own.mode == "auto" and policy in PACKING
+    for name, good, must, value in (
+        ("mode", own.mode in REBALANCE_MODES, f"one of {', '.join(REBALANCE_MODES)}", own.mode),
+        ("mode", not packs, f"off or propose with policy {policy}, whose work levelling undoes", own.mode),
+        ("trigger", own.trigger >= own.goal, f"at least rebalance.goal, which is {own.goal:g}", own.trigger),
+    ):
+        if not good:
+            raise SettingsError(
+                f"{loaded.origin(f'rebalance.{name}')}: rebalance.{name} must be {must}, not {value!r}"
+            )
+
+
+def rules_of(settings: ControllerSettings, offer: Offer) -> Rules:
+    """What the settings say, in the core's words; they were checked when they were loaded."""
+    own = settings.rebalance
+    return Rules(
+        settings.controller.policy,
+        offer,
+        own.mode,
+        Aims(own.goal, own.trigger, own.moves_max),
+        own.auto_moves_max,
+        own.auto_moves_percent,
+        own.load_percent,
+        own.look_ms,
+        read_windows(own.windows),
+    )

@@ -1,6 +1,6 @@
 """Maintenance windows: times of the week at which work may be moved for no other reason than balance.
 
-A window is days and two times of day, in UTC: `mon-fri 22:00-06:00`, `sat,sun 00:00-24:00`,
+A window is days and two times of day, in UTC: `mon-fri 22:00-06:00`, `sat+sun 00:00-24:00`,
 `daily 02:00-04:00`. One that ends before it begins runs over midnight and belongs to the day
 on which it began. Without any window it is always time.
 It reads no clock: it is told wall-clock milliseconds.
@@ -22,7 +22,7 @@ _MINUTE_MS = 60_000
 _THURSDAY = 3
 """The first day of 1970, in `DAYS`."""
 _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
-EXAMPLE = "write it as in 'mon-fri 22:00-06:00', 'sat,sun 00:00-24:00' or 'daily 02:00-04:00' (UTC)"
+EXAMPLE = "write it as in 'mon-fri 22:00-06:00', 'sat+sun 00:00-24:00' or 'daily 02:00-04:00' (UTC)"
 
 
 class WindowFault(ValueError):
@@ -52,7 +52,7 @@ class Window(NamedTuple):
 
     def __str__(self) -> str:
         days = [name for at, name in enumerate(DAYS) if self._on(at)]
-        spoken = DAILY if len(days) == len(DAYS) else ",".join(days)
+        spoken = DAILY if len(days) == len(DAYS) else "+".join(days)
         return f"{spoken} {_clock(self.from_minute)}-{_clock(self.to_minute)}"
 
 
@@ -82,7 +82,7 @@ def _days(text: str, whole: str) -> int:
     if text == DAILY:
         return (1 << len(DAYS)) - 1
     mask = 0
-    for part in text.split(","):
+    for part in text.split("+"):
         first, dash, last = part.partition("-")
         at, until = _day(first, whole), _day(last, whole) if dash else _day(first, whole)
         # Over the end of the week too: `sat-mon` is three days.
@@ -95,6 +95,8 @@ def _day(text: str, whole: str) -> int:
     if text in DAYS:
         return DAYS.index(text)
     near = difflib.get_close_matches(text, (*DAYS, DAILY), 1, 0.5)
+    if "," in text:  # a list of settings is written with commas, so a window must do without
+        raise WindowFault(f"{text!r} in {whole!r} is no day: join days with '+'")
     meant = f"; did you mean {near[0]!r}?" if near else f"; days are {', '.join(DAYS)}, or {DAILY}"
     raise WindowFault(f"{text!r} in {whole!r} is no day{meant}")
 

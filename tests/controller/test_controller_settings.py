@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from controller.cli import main
+from controller.config import load_config, rules_of
+from controller.core.fleet import whole_capacity
+from controller.scheduler.balance import Aims
 
 
 @pytest.mark.parametrize(
@@ -15,6 +18,14 @@ from controller.cli import main
         "controller.fleet=#",
         "controller.log_level=loud",
         "controller.policy=nearest",
+        "rebalance.mode=sometimes",
+        "rebalance.goal=0.9",
+        "rebalance.trigger=1.05",
+        "rebalance.load_percent=101",
+        "rebalance.windows=mon 22:00",
+        "rebalance.windows=mo-fri 22:00-06:00",
+        "rebalance.windows=sat,sun 22:00-24:00",
+        "rebalance.windows=daily 04:00-04:00",
         "mqtt.host=",
         "mqtt.port=abc",
         "mqtt.hots=x",
@@ -36,3 +47,26 @@ def test_a_file_that_cannot_be_used_is_named(content, tmp_path, capsys):
     assert main(["run", "--config", str(file)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(file) in said
+
+
+def test_what_is_said_of_rebalancing_reaches_the_core(tmp_path):
+    file = tmp_path / "controller.toml"
+    file.write_text(
+        "[rebalance]\nmode = 'auto'\ngoal = 1.2\ntrigger = 1.5\nmoves_max = 7\nauto_moves_max = 3\n"
+        "auto_moves_percent = 5\nload_percent = 60\nlook_ms = 30000\n"
+        "windows = ['mon-fri 22:00-06:00', 'sun 00:00-24:00']\n"
+    )
+    rules = rules_of(load_config(file, {}, {}).value, whole_capacity)
+    assert (rules.policy, rules.rebalance, rules.aims) == ("balanced", "auto", Aims(1.2, 1.5, 7))
+    assert (rules.auto_moves_max, rules.auto_moves_percent) == (3, 5)
+    assert (rules.load_percent_least, rules.look_ms) == (60, 30_000)
+    assert [str(window) for window in rules.windows] == [
+        "mon+tue+wed+thu+fri 22:00-06:00",
+        "sun 00:00-24:00",
+    ]
+
+
+def test_a_policy_that_packs_is_not_levelled_by_itself(tmp_path, capsys):
+    wanted = ["--set", "controller.policy=binpack", "--set", "rebalance.mode=auto"]
+    assert main(["run", "--set", f"controller.data_dir={tmp_path / 'data'}", *wanted]) == 2
+    assert "rebalance.mode must be off or propose with policy binpack" in capsys.readouterr().err

@@ -556,6 +556,6 @@ def test_windows_read_and_open():
     night = read_window("mon-fri 22:00-06:00")
     assert night.open_at(at(0, 22)) and night.open_at(at(1, 5, 59)) and not night.open_at(at(1, 6))
     assert not night.open_at(at(0, 3)) and night.open_at(at(5, 3)) and not night.open_at(at(5, 22))
-    assert read_window("sat,sun 00:00-24:00").open_at(at(6, 23, 59))
-    assert str(read_window("SAT-MON 01:30-02:00")) == "mon,sat,sun 01:30-02:00"
+    assert read_window("sat+sun 00:00-24:00").open_at(at(6, 23, 59))
+    assert str(read_window("SAT-MON 01:30-02:00")) == "mon+sat+sun 01:30-02:00"
     assert Aims().goal == 1.10
