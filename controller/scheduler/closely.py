@@ -89,19 +89,34 @@ class Closely:
 
     # ------------------------------------------------------------- a device as it is
 
-    def _look(self, row: int) -> Seen:
-        view, usable = self.view, self.usable
-        room = tuple([int(column[row]) for column in view.free])
-        accelerators = self._alike(view.accel_free[row].tolist(), view.accel_model[row].tolist())
+    def seen(self, row: int) -> Seen:
+        """The device as it is."""
+        found = self._seen.get(row)
+        if found is None:
+            view = self.view
+            found = self._seen[row] = self.look(
+                tuple([int(column[row]) for column in view.free]),
+                view.accel_free[row].tolist(),
+                view.accel_model[row].tolist(),
+            )
+        return found
+
+    def look(self, room: tuple[int, ...], free: list[int], models: list[int]) -> Seen:
+        """A device that had so much left."""
+        usable = self.usable
+        accelerators = self._alike(free, models)
         whole = sum([a.number for a in accelerators if a.free >= WHOLE_MILLI])
         cell = bisect_right(self._cpu, room[CPU]) * self._rows + bisect_right(self._memory, room[MEMORY])
         parts = 0
-        for _, number, free, _, _, here, _ in accelerators:
-            parts += self._single[cell * usable.steps + here] * free * number
+        for _, number, milli, _, _, here, _ in accelerators:
+            parts += self._single[cell * usable.steps + here] * milli * number
         if whole and usable.has_whole:
             parts += self._together(accelerators, cell, whole)
-        seen = self._seen[row] = Seen(room, accelerators, whole, parts, self._idle(room, (0,) * len(room)))
-        return seen
+        return Seen(room, accelerators, whole, parts, self._idle(room, (0,) * len(room)))
+
+    def worth(self, seen: Seen) -> float:
+        """What usual demands could use of it, less what would lie idle; in milli."""
+        return seen.parts * _PART - seen.idle
 
     def _alike(self, free: list[int], models: list[int]) -> tuple[Alike, ...]:
         """Those with anything free; of several models on one device each for itself, in their order."""
@@ -148,7 +163,10 @@ class Closely:
 
     def gain(self, asked: Asked, row: int) -> tuple[float, int] | None:
         """(worth gained in milli, accelerator), or None where it doesn't fit."""
-        seen = self._seen.get(row) or self._look(row)
+        return self.gain_in(asked, self._seen.get(row) or self.seen(row))
+
+    def gain_in(self, asked: Asked, seen: Seen) -> tuple[float, int] | None:
+        """The same of a device that was looked at."""
         room, taken = seen.room, asked.taken
         for resource, amount in asked.needs:
             if room[resource] < amount:

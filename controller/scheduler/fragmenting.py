@@ -130,6 +130,12 @@ class FragmentationPicker(Picker):
         gains, _ = self.measure.gains(self.demand, np.array([row]))
         return {"usable": round(0.5 + SCALE * float(gains[0]), 6)} | super().parts(row)
 
+    def gain_of(self, row: int) -> float:
+        """Worth gained in milli by placing it there, where it fits."""
+        self.closely.follow()
+        found = self.closely.gain(self.asked_closely, row)
+        return found[0] if found is not None else OUT
+
     def share(self, row: int) -> Share:
         """What the demand would reserve there: one accelerator is the one that suits best."""
         place, demand = int(self.places[row]), self.demand

@@ -1,0 +1,216 @@
+"""Defragment: room for a demand that fits nowhere, by moving few tasks of one device elsewhere.
+
+Rule of this file: it proposes and changes nothing; whoever asked carries a plan out or not.
+Each move takes a task of the device where room is made to another one, where the task's own
+picker likes it best; no device is a target twice in one plan and none is target and source,
+so that the moves hold whatever their order. Devices that lack least are looked at, and on
+each the fewest tasks are taken whose going makes room.
+A plan's gain is what it places, in milli of accelerators, and what all devices in it are
+worth afterwards less what they were worth before: so room that usual demands would have
+used anyway is no gain.
+Rejected: chains of moves (a task moved so that another can move): each step costs a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from controller.scheduler.fragmenting import FragmentationPicker
+from controller.scheduler.pick import NO_DEVICE, OUT
+from controller.scheduler.view import GPU, SLOTS, Demand, Flags, Floats, Share, View
+
+DEVICES_TRIED = 24
+SETS_TRIED = 200
+"""Per device: beyond that its sets are not cheap."""
+COST_MILLI = 50.0
+"""What a move of cost 0 must gain at least: below that it is not worth a restart."""
+
+
+class Held(NamedTuple):
+    """A task that may be moved: what it is, where it is, what it reserves there, who places its kind."""
+
+    task: int
+    row: int
+    share: Share
+    picker: FragmentationPicker
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One move of a plan. `gain`: the target's worth after it less before, in milli; mostly below 0."""
+
+    task: int
+    source: int
+    target: int
+    share: Share
+    cost: float
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPlan:
+    """`moves`, then the demand on `row`. `gain` in milli, of all together."""
+
+    row: int
+    moves: list[Shift]
+    gain: float
+
+
+def make_room(
+    view: View,
+    picker: FragmentationPicker,
+    held: Callable[[int], Sequence[Held]],
+    moves_max: int,
+) -> RoomPlan | None:
+    """The plan that gains most per move, of those that move at most `moves_max` tasks; None: none gains."""
+    best: RoomPlan | None = None
+    movable: dict[FragmentationPicker, bool] = {}
+    for row in _promising(view, picker):
+        tasks = [h for h in held(row) if _can_move(h.picker, movable)]
+        plan = _on(view, picker, row, tasks, moves_max) if tasks else None
+        if plan is not None and (best is None or _per_move(plan) > _per_move(best)):
+            best = plan
+    return best
+
+
+def _can_move(picker: FragmentationPicker, known: dict[FragmentationPicker, bool]) -> bool:
+    """Whether tasks of this kind fit anywhere at all; in a full fleet most kinds don't."""
+    if picker not in known:
+        known[picker] = _elsewhere(picker, []) != NO_DEVICE
+    return known[picker]
+
+
+def _per_move(plan: RoomPlan) -> float:
+    return plan.gain / len(plan.moves)
+
+
+def _promising(view: View, picker: FragmentationPicker) -> list[int]:
+    """Devices that could take the demand were they empty, those first that lack least for it."""
+    demand = picker.demand
+    able: Flags = view.takes(slice(None))
+    if picker.eligible is not None:
+        able = able & picker.eligible
+    lack: Floats = np.zeros(view.count)
+    for i, amount in enumerate(demand.resources):
+        if amount and i not in (GPU, SLOTS):
+            able &= view.offered[i] >= amount
+            lack += np.maximum(0.0, (amount - view.free[i]) / max(1, amount))
+    count, milli = demand.accelerators
+    if count:
+        if view.accel_free.shape[1] < count:
+            return []
+        right = _right_model(view, demand)
+        able &= right.sum(axis=1) >= count
+        lacks = np.where(right, np.maximum(0, milli - view.accel_free), 1_000_000)
+        lack += np.partition(lacks, count - 1, axis=1)[:, :count].sum(axis=1) / milli
+    rows = np.flatnonzero(able)
+    return [int(row) for row in rows[np.argsort(lack[rows], kind="stable")[:DEVICES_TRIED]]]
+
+
+def _right_model(view: View, demand: Demand) -> Flags:
+    if not demand.models:
+        there: Flags = view.accel_model >= 0
+        return there
+    return np.isin(view.accel_model, view.allowed_models(demand))
+
+
+# ----------------------------------------------------------------- one device
+
+
+def _on(
+    view: View, picker: FragmentationPicker, row: int, held: Sequence[Held], moves_max: int
+) -> RoomPlan | None:
+    """The plan of this device: its smallest sets first, of equal size the one that gains most."""
+    demand, tried = picker.demand, 0
+    useful = [h for h in held if _helps(view, demand, row, h.share)]
+    for size in range(1, min(moves_max, len(useful)) + 1):
+        best: RoomPlan | None = None
+        for gone in combinations(useful, size):
+            tried += 1
+            if tried > SETS_TRIED:
+                return best
+            if _fits_without(view, demand, row, gone):
+                plan = _moved(view, picker, row, gone)
+                if plan is not None and (best is None or plan.gain > best.gain):
+                    best = plan
+        if best is not None:
+            return best
+    return None
+
+
+def _helps(view: View, demand: Demand, row: int, share: Share) -> bool:
+    """Whether it holds any of what is lacking."""
+    for i, amount in enumerate(demand.resources):
+        if i != GPU and amount > view.free[i][row] and share.resources[i]:
+            return True
+    _, milli = demand.accelerators
+    return any(int(view.accel_free[row, place]) < milli for place, _ in share.accelerators)
+
+
+def _fits_without(view: View, demand: Demand, row: int, gone: Sequence[Held]) -> bool:
+    for i, amount in enumerate(demand.resources):
+        if amount and i != GPU:
+            free = int(view.free[i][row]) + sum([h.share.resources[i] for h in gone])
+            if free < int(np.max(view.amount(demand, i, np.array([row])))):
+                return False
+    count, milli = demand.accelerators
+    if not count:
+        return True
+    free_of = view.accel_free[row].tolist()
+    for h in gone:
+        for place, taken in h.share.accelerators:
+            free_of[place] += taken
+    right = _right_model(view, demand)[row] if demand.models else [True] * len(free_of)
+    return sum([ok and free >= milli for ok, free in zip(right, free_of, strict=True)]) >= count
+
+
+def _moved(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Held]) -> RoomPlan | None:
+    """The plan that moves these, or None where one of them fits nowhere else or nothing is gained."""
+    used, moves, cost = [row], [], 0.0
+    for h in gone:
+        target = _elsewhere(h.picker, used)
+        if target == NO_DEVICE:
+            return None
+        used.append(target)
+        gain = h.picker.gain_of(target)
+        moves.append(Shift(h.task, row, target, h.picker.share(target), h.cost, gain))
+        cost += COST_MILLI * (1.0 + h.cost)
+    gain = sum(move.gain for move in moves) + _exchanged(view, picker, row, gone)
+    gain += picker.demand.resources[GPU]
+    return RoomPlan(row, moves, gain) if gain > cost else None
+
+
+def _elsewhere(picker: FragmentationPicker, used: list[int]) -> int:
+    picker.follow()
+    total = picker.total
+    row = int(total.argmax())
+    if row in used:
+        total = total.copy()
+        total[used] = OUT
+        row = int(total.argmax())
+    return row if total[row] > OUT else NO_DEVICE
+
+
+def _exchanged(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Held]) -> float:
+    """What the device itself is worth with the demand instead of these, less what it is worth now."""
+    room = [int(column[row]) for column in view.free]
+    free = view.accel_free[row].tolist()
+    for h in gone:
+        room = [left + amount for left, amount in zip(room, h.share.resources, strict=True)]
+        for place, milli in h.share.accelerators:
+            free[place] += milli
+    closely = picker.closely
+    closely.follow()
+    models = view.accel_model[row].tolist()
+    emptied = closely.look(tuple(room), free, models)
+    found = closely.gain_in(picker.asked_closely, emptied)
+    now = closely.seen(row)
+    if found is None:
+        return -np.inf
+    return found[0] + closely.worth(emptied) - closely.worth(now)
