@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import numpy as np
+
 from controller.core.condition import Condition
 from controller.core.conditions import of_group
 from controller.core.ledger import Job, Ledger, Task
@@ -260,7 +262,9 @@ class Placement:
         """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
         view, bytes_each = self.fleet.view, job.demand.entry_bytes
         tried: list[tuple[Task, int, Share]] = []
-        for task in tasks if len(tasks) == job.left else ():
+        # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
+        enough = int(view.copies(picker.demand, np.flatnonzero(picker.able())).sum()) >= len(tasks)
+        for task in tasks if enough and len(tasks) == job.left else ():
             row = self._pick(task, picker, grouping)
             if row == NO_DEVICE:
                 break

@@ -83,12 +83,16 @@ class Holdings:
         for extras in self._extras.values():
             for column in extras.values():
                 column[row : row + 1] = 0
-        for each in held:
-            sums = self._column(each.priority, row)
-            sums[:_BYTES, row] += each.share.resources
-            sums[_BYTES, row] += each.entry_bytes
-            for name, amount in each.share.extras:
-                self._extra(each.priority, name, row)[row] += amount
+        totals: dict[int, list[int]] = {}
+        for priority, share, entry_bytes, _ in held:
+            amounts = [*share.resources, entry_bytes]
+            before = totals.get(priority)
+            # Summed as plain numbers first: a write into a column costs as much as all of these.
+            totals[priority] = [a + b for a, b in zip(before, amounts, strict=True)] if before else amounts
+            for name, amount in share.extras:
+                self._extra(priority, name, row)[row] += amount
+        for priority, total in totals.items():
+            self._column(priority, row)[:, row] = total
 
     def _column(self, priority: int, row: int) -> Ints:
         sums = self._sums.get(priority)
