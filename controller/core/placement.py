@@ -124,7 +124,7 @@ class Placement:
     @property
     def popularity(self) -> Popularity:
         """What was learned of arrivals: pickers on a copy of the view need it, too."""
-        return self._bases.fragmentation.popularity
+        return self._bases.popularity
 
     # ------------------------------------------------------------- one job
 

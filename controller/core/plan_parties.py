@@ -43,6 +43,19 @@ class Cohort:
     """By task, where it stands; only kept where the job's tasks depend on each other."""
     waiting: list[Unit] = field(default_factory=list)
     asked: bool = False
+    singly: bool = False
+    """Whether its tasks are placed one by one."""
+    bound: bool = False
+    """Whether the places of its tasks depend on each other."""
+
+    def __post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """What the job asks for has changed, or is seen for the first time."""
+        spec, rules = self.job.row.spec, self.job.row.rules
+        self.singly = bool(self.daemon or spec.spreads or any(map(of_group, spec.constraints)))
+        self.bound = bool(rules.gang or rules.parallel_max or self.singly)
 
     @property
     def name(self) -> str:
@@ -51,17 +64,6 @@ class Cohort:
     @property
     def daemon(self) -> bool:
         return self.job.row.kind is JobKind.DAEMON
-
-    @property
-    def bound(self) -> bool:
-        """Whether the places of its tasks depend on each other."""
-        return bool(self.job.row.rules.gang or self.job.row.rules.parallel_max or self.singly)
-
-    @property
-    def singly(self) -> bool:
-        """Whether its tasks are placed one by one."""
-        spec = self.job.row.spec
-        return bool(self.daemon or spec.spreads or any(map(of_group, spec.constraints)))
 
 
 class Roster:
@@ -196,6 +198,7 @@ class Roster:
             spec = replace(spec, constraints=change.constraints)
         cohort.job = new_job(replace(cohort.job.row, spec=spec))
         cohort.asked = True
+        cohort.look()
         self.asked.append(cohort)
         return cohort, units
 

@@ -11,6 +11,7 @@ a heap with stale entries then errs); remembering nothing (a scan per task).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -120,8 +121,16 @@ class Bases:
         """`popularity`: what was learned elsewhere, where this view is a copy."""
         self.view = view
         self._of: dict[str, Base] = {}
-        self.fragmentation = Fragmentation(view, popularity)
-        self.closely = Closely(view, self.fragmentation)
+        self.popularity = popularity or Popularity()
+
+    @cached_property
+    def fragmentation(self) -> Fragmentation:
+        """Dear to make (it sorts the devices by shape), so only where a policy asks for it."""
+        return Fragmentation(self.view, self.popularity)
+
+    @cached_property
+    def closely(self) -> Closely:
+        return Closely(self.view, self.fragmentation)
 
     def of(self, policy: str) -> Base:
         base = self._of.get(policy)

@@ -27,6 +27,8 @@ from controller.scheduler.view import NOTHING, Demand, Flags, Share, View
 from protocol.resources import Resources
 
 PICKERS_MAX = 64
+MANY = 64
+"""From so many alike on, foretelling all of them at once is cheaper than one pick each."""
 _ALL = slice(None)
 
 
@@ -125,7 +127,7 @@ class Trial:
         units, late = _within(party)
         if party.gang and not party.out:
             yield from self._gang(picker, grouping, units)
-        elif grouping is None and not picker.policy.in_turn and not any(u.pin != NO_DEVICE for u in units):
+        elif grouping is None and not picker.policy.in_turn and _alike(units):
             yield from self._alike(picker, units)
         else:
             yield from self._singly(picker, grouping, units)
@@ -210,6 +212,11 @@ def room_of(view: View) -> RoomLeft:
     return RoomLeft(
         int(ready.sum()), Resources(*offered), Resources(*free), Resources(*largest), utilisation(view)
     )
+
+
+def _alike(units: list[Unit]) -> bool:
+    """Whether they are many, and have no device of their own."""
+    return len(units) >= MANY and not any(unit.pin != NO_DEVICE for unit in units)
 
 
 def _within(party: Party) -> tuple[list[Unit], list[Unit]]:
