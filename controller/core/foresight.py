@@ -21,21 +21,20 @@ from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.placement import Placement
 from controller.core.plan_faults import fault_of_plan
-from controller.core.plan_parties import Cohort, Roster
+from controller.core.plan_parties import Cohort, Roster, Wave
 from controller.core.plan_views import MoreView, PlannedTask, PlanView, RoomView, SiteLossView
 from controller.core.views import RefusalView
 from controller.scheduler.explain import PARALLEL
 from controller.scheduler.pick import NO_DEVICE
-from controller.scheduler.whatif import Landing, RoomLeft, Trial, Unit, losses
+from controller.scheduler.whatif import MANY, Landing, RoomLeft, Trial, Unit, losses
 
 ROWS_MAX = 500
 """Of each list: what nobody reads to its end is counted, not listed."""
 LOSSES_MAX = 1_000
 LOSSES_TOLD = 100
 PLANS_MAX = 8
-SLICE_LOOKS = 5_000_000
-"""Devices x looks between two other events: some 50 ms."""
-COPY_LOOKS = 40
+SLICE_US = 50_000
+"""Between two other events, by rule of thumb and not by a clock: this is pure."""
 
 
 class Foresight:
@@ -70,10 +69,10 @@ class Foresight:
         if not self._plans:
             return
         request, work, view = self._plans[0]
-        looks = 0
-        for cost in work:
-            looks += cost
-            if looks >= SLICE_LOOKS:
+        spent = 0
+        for cost_us in work:
+            spent += cost_us
+            if spent >= SLICE_US:
                 return
         self._plans.popleft()
         self.ledger.emit(Reply(request, view))
@@ -97,7 +96,7 @@ class _Plan:
         """Does it all; yields what each step cost."""
         for change in self.event.changes:
             self._apply(change)
-            yield self.outlook.count * COPY_LOOKS
+            yield 1_000 + self.outlook.count
         self.roster.add_daemons_on_added()
         yield from self._settle()
         self.view.after = _room_view(self.trial.room())
@@ -176,12 +175,18 @@ class _Plan:
 
     def _settle(self) -> Iterator[int]:
         """Everybody without a place looks for one, in the queue's order."""
-        queue = self.roster.in_order([*self.homeless, *self.roster.waiting()])
+        waves = self.roster.in_order([*self.homeless, *self.roster.waiting()])
         self.view.counts["left_out"] = self.roster.left_out
-        for cohort, units in queue:
-            for landing in self.trial.place(self.roster.party(cohort, units)):
+        for wave in waves:
+            landings = self.trial.place(self.roster.party(wave.first, wave.units))
+            for cohort, landing in zip(wave.owners, landings, strict=True):
                 self._note(cohort, landing)
-            yield self.outlook.count * (5 + (len(units) if cohort.singly else 1))
+            yield self._cost_us(wave) + 10 * len(wave.units)
+
+    def _cost_us(self, wave: Wave) -> int:
+        units, count = len(wave.units), self.outlook.count
+        single = wave.first.singly or units < MANY
+        return units * (60 + count // 100) if single else 1_500 + 2 * units + count // 10
 
     def _note(self, cohort: Cohort, landing: Landing) -> None:
         view, unit = self.view, landing.unit
@@ -206,39 +211,40 @@ class _Plan:
 
     def _survive(self) -> Iterator[int]:
         sites = self.outlook.sites()
-        held = {
-            number: self.roster.held(self.outlook.site_rows(number).tolist()) for number in sites.values()
-        }
-        largest = sorted(held, key=lambda number: -held[number])
+        rows = {number: self.outlook.site_rows(number).tolist() for number in sites.values()}
+        here = {number: self.roster.on(rows[number]) for number in rows}
+        tasks = {number: sum(len(units) for _, units in here[number]) for number in here}
+        yield 5 * sum(tasks.values())
+        largest = sorted(tasks, key=lambda number: -tasks[number])
         chosen, left = losses(largest, self.event.survive, LOSSES_MAX)
         names = {number: name for name, number in sites.items()}
         found = []
         for some in chosen:
-            rows = [row for number in some for row in self.outlook.site_rows(number).tolist()]
-            loss = SiteLossView(tuple(names[n] for n in some), len(rows), 0, 0, 0.0)
-            yield from self._lose(loss, rows)
+            loss = SiteLossView(tuple(names[n] for n in some), sum(len(rows[n]) for n in some), 0, 0, 0.0)
+            gone = [cohort for number in some for cohort in here[number]]
+            yield from self._lose(loss, [row for number in some for row in rows[number]], gone)
             found.append(loss)
         found.sort(key=lambda loss: (-loss.broken, -loss.utilisation))
         view = self.view
         view.losses, view.losses_looked_at, view.losses_left_out = found[:LOSSES_TOLD], len(found), left
         view.losses_breaking = sum(loss.broken > 0 for loss in found)
 
-    def _lose(self, loss: SiteLossView, rows: list[int]) -> Iterator[int]:
+    def _lose(
+        self, loss: SiteLossView, rows: list[int], gone: list[tuple[Cohort, list[Unit]]]
+    ) -> Iterator[int]:
         """On a copy of the base; everybody stands there again afterwards."""
         trial = Trial(self.trial.view, self.trial.popularity)
         trial.lose(rows)
-        yield self.outlook.count * COPY_LOOKS
-        gone = self._take_off(rows, trial)
-        for cohort, units in self.roster.in_order(gone):
-            for landing in trial.place(self.roster.party(cohort, units)):
-                if landing.row != NO_DEVICE:
-                    loss.moved += 1
-                else:
-                    loss.broken += 1
-            yield self.outlook.count * (5 + (len(units) if cohort.singly else 1))
+        yield 1_000 + self.outlook.count // 2
         for cohort, units in gone:
-            for unit in units:
-                self.roster.stand(cohort, unit)
+            cohort.step_off(units)
+        for wave in self.roster.in_order(gone):
+            placed = trial.fill(self.roster.party(wave.first, wave.units))
+            loss.moved += placed
+            loss.broken += len(wave.units) - placed
+            yield self._cost_us(wave)
+        for cohort, units in gone:
+            cohort.step_on(units)
         loss.utilisation = round(trial.room().utilisation, 4)
 
 

@@ -8,7 +8,7 @@ Rule of this file: nothing of the ledger is written; tasks and shares are copied
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -57,6 +57,16 @@ class Cohort:
         self.singly = bool(self.daemon or spec.spreads or any(map(of_group, spec.constraints)))
         self.bound = bool(rules.gang or rules.parallel_max or self.singly)
 
+    def step_on(self, units: Iterable[Unit]) -> None:
+        """They stand where they say."""
+        if self.bound:
+            self.standing |= {unit.name: unit for unit in units}
+
+    def step_off(self, units: Iterable[Unit]) -> None:
+        """They stand nowhere."""
+        for unit in units if self.bound else ():
+            self.standing.pop(unit.name, None)
+
     @property
     def name(self) -> str:
         return self.job.row.id
@@ -64,6 +74,23 @@ class Cohort:
     @property
     def daemon(self) -> bool:
         return self.job.row.kind is JobKind.DAEMON
+
+
+@dataclass(slots=True)
+class Wave:
+    """Tasks that are placed at once. `owners`: whose each of them is; all are of the kind of `first`."""
+
+    first: Cohort
+    owners: list[Cohort]
+    units: list[Unit]
+
+    def takes(self, cohort: Cohort) -> bool:
+        """Whether nothing tells its tasks from these, and nobody else stands between them."""
+        mine = self.first
+        return not mine.bound and (mine.order[0], mine.job.signature) == (
+            cohort.order[0],
+            cohort.job.signature,
+        )
 
 
 class Roster:
@@ -135,8 +162,7 @@ class Roster:
     def stand(self, cohort: Cohort, unit: Unit) -> None:
         """It is there from now on."""
         self._on.setdefault(unit.row, {})[unit.name] = (cohort.job, unit)
-        if cohort.bound:
-            cohort.standing[unit.name] = unit
+        cohort.step_on([unit])
 
     def leave(self, rows: Iterable[int]) -> list[tuple[Cohort, list[Unit]]]:
         """Takes everybody off these devices who can be elsewhere; the tasks of daemons stay with theirs."""
@@ -150,10 +176,6 @@ class Roster:
                     cohort.standing.pop(name, None)
                     gone.setdefault(cohort.name, (cohort, []))[1].append(unit)
         return list(gone.values())
-
-    def held(self, rows: Iterable[int]) -> int:
-        """How many tasks stand on these devices."""
-        return sum(len(self._on.get(row, ())) for row in rows)
 
     # ------------------------------------------------------------- what is asked for
 
@@ -208,12 +230,35 @@ class Roster:
         """Tasks that stand nowhere yet."""
         return [(cohort, cohort.waiting) for cohort in self.cohorts.values() if cohort.waiting]
 
-    def in_order(self, some: Sequence[tuple[Cohort, list[Unit]]]) -> list[tuple[Cohort, list[Unit]]]:
-        """By priority, then by age; tasks of one job together, those that stood somewhere first."""
+    def in_order(self, some: Iterable[tuple[Cohort, list[Unit]]]) -> list[Wave]:
+        """As placement's queue has it: by priority; then those that ask for the same together, the kind
+        whose job is oldest first; then by age. Jobs are one wave where only their demand counts."""
         merged: dict[str, tuple[Cohort, list[Unit]]] = {}
         for cohort, units in some:
             merged.setdefault(cohort.name, (cohort, []))[1].extend(units)
-        return sorted(merged.values(), key=lambda each: each[0].order)
+        aged = sorted(merged.values(), key=lambda each: each[0].order)
+        kinds: dict[tuple[int, str], int] = {}
+        for cohort, _ in aged:
+            kinds.setdefault((cohort.order[0], cohort.job.signature), len(kinds))
+        aged.sort(key=lambda each: kinds[each[0].order[0], each[0].job.signature])
+        waves: list[Wave] = []
+        for cohort, units in aged:
+            if waves and not cohort.bound and waves[-1].takes(cohort):
+                waves[-1].owners += [cohort] * len(units)
+                waves[-1].units += units
+            else:
+                waves.append(Wave(cohort, [cohort] * len(units), list(units)))
+        return waves
+
+    def on(self, rows: Iterable[int]) -> list[tuple[Cohort, list[Unit]]]:
+        """Who would have to leave these devices; nobody does."""
+        found: dict[str, tuple[Cohort, list[Unit]]] = {}
+        for row in rows:
+            for job, unit in self._on.get(row, {}).values():
+                if unit.pin == NO_DEVICE:
+                    cohort = self.cohort(job)
+                    found.setdefault(cohort.name, (cohort, []))[1].append(unit)
+        return list(found.values())
 
     def party(self, cohort: Cohort, units: list[Unit]) -> Party:
         """As the scheduler wants it."""

@@ -135,6 +135,18 @@ class Trial:
             why = Why(PARALLEL, f"waits for its own job, of which {party.parallel_max} tasks run at a time")
             yield Landing(unit, NO_DEVICE, NOTHING, why)
 
+    def fill(self, party: Party) -> int:
+        """How many of the units find a place: as `place`, where nobody asks who and where."""
+        picker = self.picker(party)
+        units, _ = _within(party)
+        grouping = party.grouping(picker.able())
+        gang = party.gang and not party.out
+        if gang or grouping is not None or picker.policy.in_turn or not _alike(units):
+            return sum(landing.row != NO_DEVICE for landing in self.place(party))
+        rows = picker.many(len(units))
+        self.view.take_many(np.array(rows, np.int64), picker.demand)
+        return len(rows)
+
     def stay(self, picker: Picker, unit: Unit) -> Landing | None:
         """Reserves for it where it stood, if that is possible."""
         return self._take(picker, unit, unit.row) if picker.fits(unit.row) else None

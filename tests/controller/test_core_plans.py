@@ -224,7 +224,7 @@ def test_who_does_not_lead_makes_no_plans(sites, desk_kit):
 
 
 def test_a_large_plan_lets_others_speak_between_its_slices(desk, desk_kit, monkeypatch):
-    monkeypatch.setattr("controller.core.foresight.SLICE_LOOKS", 1)
+    monkeypatch.setattr("controller.core.foresight.SLICE_US", 1)
     for name in ("a1", "a2", "b1", "b2"):
         desk.join(name, room=SMALL, labels={"site": name[0]})
     desk.placed(job="j1", count=4)
