@@ -73,6 +73,7 @@ class Cargo:
         self.fleet = ledger.fleet
         self.requests = requests
         self.attempts: list[Attempt] = []
+        self._amounts: list[tuple[int, ...]] = []
         self._keys: dict[Key, int] = {}
         self._sample: list[Attempt] = []
         """One attempt of each group: what is true of it is true of all."""
@@ -82,26 +83,42 @@ class Cargo:
     def placed(self, attempts: Iterable[tuple[Attempt, Task, bool]], now_ms: int) -> Placed:
         """The columns of these attempts: (attempt, its task, whether it may move)."""
         rows: list[int] = []
-        amounts: list[tuple[int, ...]] = []
+        kinds: list[int] = []
         movable: list[bool] = []
         costs: list[float] = []
         groups: list[int] = []
-        names = list(self.fleet.view.extras_free)
+        of_job: dict[str, tuple[int, int]] = {}
         for attempt, task, may in attempts:
-            share = attempt.share
+            known = of_job.get(attempt.job.row.id)
+            if known is None:
+                known = self._kind(attempt), self._group(attempt) if may else 0
+                if may and self._plain(attempt):
+                    of_job[attempt.job.row.id] = known
             self.attempts.append(attempt)
             rows.append(attempt.device)
-            extras = dict(share.extras)
-            more = [extras.get(name, 0) for name in names] if names else ()
-            amounts.append((*share.resources, attempt.job.demand.entry_bytes, *more))
+            kinds.append(known[0])
             movable.append(may)
             costs.append(cost_of(task, now_ms) if may else 0.0)
-            groups.append(self._group(attempt) if may else 0)
-        table = np.array(amounts, np.int64).reshape(len(rows), len(NAMES) + 1 + len(names))
+            groups.append(known[1])
+        width = len(NAMES) + 1 + len(self.fleet.view.extras_free)
+        table = np.array(self._amounts, np.int64).reshape(len(self._amounts), width)
         return Placed(
-            np.array(rows, np.int64), [np.ascontiguousarray(column) for column in table.T],
+            np.array(rows, np.int64), [column[np.array(kinds, np.int64)] for column in table.T],
             np.array(movable, np.bool_), np.array(costs, np.float64), np.array(groups, np.int64),
         )  # fmt: skip
+
+    def _kind(self, attempt: Attempt) -> int:
+        """A line of amounts: what the attempt holds, in the order of the devices' columns."""
+        extras = dict(attempt.share.extras)
+        more = [extras.get(name, 0) for name in self.fleet.view.extras_free]
+        self._amounts.append((*attempt.share.resources, attempt.job.demand.entry_bytes, *more))
+        return len(self._amounts) - 1
+
+    def _plain(self, attempt: Attempt) -> bool:
+        """Whether every attempt of its job holds the same and may go to the same devices."""
+        return not (
+            attempt.row.given or attempt.job.demand.reference_cpu or self._grouped[attempt.job.row.id]
+        )
 
     def _group(self, attempt: Attempt) -> int:
         job = attempt.job

@@ -53,12 +53,16 @@ class Carrying:
 
     def movable(self, attempt: Attempt, task: Task | None, now_ms: int) -> bool:
         """Whether this attempt may be moved for balance at all; where to is another question."""
-        if task is None or attempt.row.state is AttemptState.REMOVED:
+        if task is None or attempt.row.state is AttemptState.REMOVED or not may_move(attempt.job):
             return False
+        return self.rested(attempt, task, now_ms)
+
+    def rested(self, attempt: Attempt, task: Task, now_ms: int) -> bool:
+        """Whether it is the task's present attempt, is to go on, and has cooled down."""
         if task.row.attempt != attempt.row.attempt or task.row.desired == CANCELLED or task.expired:
             return False
         since_ms = max(task.assigned_ms, self.began_ms)
-        return may_move(attempt.job) and now_ms - since_ms >= COOL_LEASES * attempt.job.row.lease_ms
+        return now_ms - since_ms >= COOL_LEASES * attempt.job.row.lease_ms
 
     # ------------------------------------------------------------- judging
 
@@ -163,6 +167,8 @@ class Carrying:
                 move.state, move.reason = MoveState.OVER, "it had to move again"
             else:
                 move.state, move.landed = MoveState.MOVED, task.row.device
+        elif task.row.attempt < move.attempt:
+            move.state, move.reason = MoveState.OVER, "an older run of it was kept"
         elif task.row.state is TaskState.PENDING:
             move.state = MoveState.MOVING
             self._give_up_target(move, task)

@@ -31,7 +31,7 @@ from controller.core.balance_plan import (
     plan_view,
 )
 from controller.core.balance_views import RebalancesView, RebalanceView
-from controller.core.carrying import Carrying
+from controller.core.carrying import Carrying, may_move
 from controller.core.effects import Reply
 from controller.core.events import RebalanceAsked, RebalanceDecided, RebalancesQueried
 from controller.core.failover import Failover
@@ -163,11 +163,13 @@ class Rebalance:
 
     def _staying(self, now_ms: int) -> Iterator[tuple[Attempt, Task, bool]]:
         """Attempts that are not on their way out, and whether they may move."""
-        tasks, movable = self.ledger.tasks, self.carrying.movable
-        for attempt in self.ledger.attempts.values():
-            task = tasks.get(attempt.row.task)
-            if task is not None and attempt.row.state is not AttemptState.REMOVED:
-                yield attempt, task, movable(attempt, task, now_ms)
+        ledger, rested = self.ledger, self.carrying.rested
+        for job in ledger.jobs.values():
+            may = may_move(job)
+            for key in job.placed:
+                attempt, task = ledger.attempts[key], ledger.tasks.get(key.task)
+                if task is not None and attempt.row.state is not AttemptState.REMOVED:
+                    yield attempt, task, may and rested(attempt, task, now_ms)
 
     def _move(self, move: Move, attempt: Attempt) -> VoluntaryMove:
         return VoluntaryMove(
