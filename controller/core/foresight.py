@@ -32,6 +32,8 @@ ROWS_MAX = 500
 """Of each list: what nobody reads to its end is counted, not listed."""
 LOSSES_MAX = 1_000
 LOSSES_TOLD = 100
+LOST_TASKS_MAX = 500_000
+"""Of all losses together: some 5 s of work. The sets of the smallest sites are left out, and counted."""
 PLANS_MAX = 8
 SLICE_US = 50_000
 """Between two other events, by rule of thumb and not by a clock: this is pure."""
@@ -218,8 +220,13 @@ class _Plan:
         largest = sorted(tasks, key=lambda number: -tasks[number])
         chosen, left = losses(largest, self.event.survive, LOSSES_MAX)
         names = {number: name for name, number in sites.items()}
-        found = []
+        found: list[SiteLossView] = []
+        budget = LOST_TASKS_MAX
         for some in chosen:
+            budget -= sum(tasks[n] for n in some)
+            if budget < 0 and found:
+                left += len(chosen) - len(found)
+                break
             loss = SiteLossView(tuple(names[n] for n in some), sum(len(rows[n]) for n in some), 0, 0, 0.0)
             gone = [cohort for number in some for cohort in here[number]]
             yield from self._lose(loss, [row for number in some for row in rows[number]], gone)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from math import comb
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from controller.core.changes import DemandChange, DrainChange, GrowthChange, LossChange, SubmitChange
 from controller.core.events import DeviceDecision, PlanAsked
@@ -235,3 +238,74 @@ def test_a_large_plan_lets_others_speak_between_its_slices(desk, desk_kit, monke
     assert len(answer) == 1 and isinstance(answer[0], PlanView)
     assert answer[0].before.devices == 4, "what happened meanwhile is not in it"
     assert all(t.row.state is TaskState.PENDING or t.row.device for t in desk.core.ledger.tasks.values())
+
+
+# ------------------------------------------------------------- against what then happens
+
+rooms = st.sampled_from([Resources(1_000, 900), Resources(2_000, 500), Resources(4_000, 4_000)])
+machines = st.lists(st.tuples(rooms, st.sampled_from(["a", "b", "c"])), min_size=1, max_size=5)
+demands = st.sampled_from([Resources(500, 100), Resources(1_000, 400), Resources(300, 900)])
+limits = st.sampled_from([(), (Constraint("site", "distinct", "2"),), (Constraint("site", "=", "a"),)])
+rules = st.builds(
+    JobRules,
+    policy=st.sampled_from(["", "binpack", "round_robin", "fragmentation"]),
+    gang=st.booleans(),
+    parallel_max=st.sampled_from([0, 0, 2]),
+)
+jobs = st.tuples(st.integers(1, 6), demands, limits, rules)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(machines, jobs, jobs)
+def test_a_job_goes_where_the_plan_said(desk_kit, fleet, first, second):
+    desk = desk_kit.Desk()
+    for i, (room, site) in enumerate(fleet):
+        desk.join(f"d{i}", room=room, labels={"site": site})
+    count, needs, constraints, rule = first
+    desk.placed(job="j1", count=count, needs=needs, constraints=constraints, rules=rule, priority=50)
+    count, needs, constraints, rule = second
+    plan = ask(desk, desk_kit, SubmitChange(job_row("j2", count, needs, JobKind.BATCH, constraints, rule)))
+    desk.placed(job="j2", count=count, needs=needs, constraints=constraints, rules=rule, priority=50)
+    happened = {t: d for t, d in where(desk).items() if t.startswith("j2") and d}
+    assert {p.task: p.to for p in plan.placed if p.job == "j2"} == happened
+    waits = plan.counts["broken"] + plan.counts["waiting"]
+    assert waits >= count - len(happened)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(machines, st.integers(1, 9), st.sets(st.integers(0, 4), max_size=3))
+def test_equal_tasks_break_by_counting(desk_kit, fleet, count, gone):
+    """The reference counts what fits: equal tasks, no bounds, so the order doesn't matter."""
+    desk = desk_kit.Desk()
+    for i, (room, site) in enumerate(fleet):
+        desk.join(f"d{i}", room=room, labels={"site": site})
+    needs = Resources(500, 100)
+    desk.placed(count=count, needs=needs)
+    names = tuple(f"d{i}" for i in sorted(gone) if i < len(fleet))
+    held = sum(d in names for d in where(desk).values())
+    capacity = sum(
+        min(r.cpu_milli // 500, r.memory_mib // 100) for i, (r, _) in enumerate(fleet) if i not in gone
+    )
+    spare = capacity - sum(bool(d) and d not in names for d in where(desk).values())
+    for change in (LossChange(names), DrainChange(names)):
+        if names:
+            plan = ask(desk, desk_kit, change)
+            assert plan.counts["moved"] + plan.counts["broken"] == held
+            assert plan.counts["broken"] == max(0, held - spare)
+            assert all(move.device in names and move.to not in names for move in plan.moved)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(machines, st.integers(1, 9), st.sampled_from([1, 2]))
+def test_losing_sites_in_turn_is_losing_each(desk_kit, fleet, count, at_once):
+    desk = desk_kit.Desk()
+    for i, (room, site) in enumerate(fleet):
+        desk.join(f"d{i}", room=room, labels={"site": site})
+    desk.placed(count=count, needs=Resources(500, 100), constraints=(Constraint("site", "distinct", "4"),))
+    plan = ask(desk, desk_kit, survive=at_once)
+    for loss in plan.losses:
+        alone = ask(desk, desk_kit, LossChange((), loss.sites))
+        assert (loss.moved, loss.broken) == (alone.counts["moved"], alone.counts["broken"])
+        assert loss.utilisation == alone.after.utilisation
+    sites = len({site for _, site in fleet})
+    assert len(plan.losses) == comb(sites, min(at_once, sites))
