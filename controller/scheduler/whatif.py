@@ -232,8 +232,8 @@ def _alike(units: list[Unit]) -> bool:
 
 
 def _within(party: Party) -> tuple[list[Unit], list[Unit]]:
-    """The units that may be out at once, and those that wait for them."""
-    if not party.parallel_max:
+    """The units that may be out at once, and those that wait for them; a gang goes as a whole."""
+    if not party.parallel_max or (party.gang and not party.out):
         return party.units, []
     most = max(0, party.parallel_max - party.out)
     return party.units[:most], party.units[most:]

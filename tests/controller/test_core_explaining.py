@@ -114,7 +114,7 @@ def test_a_daemon_speaks_of_its_own_device_only(desk, desk_kit):
 
 def test_a_pause_and_a_hold_of_everything_come_first(desk, desk_kit):
     number = desk.running("d1")
-    desk.runs("d1", number, 3, ("j1.0", 1, RunState.FAILED, 1))
+    desk.runs("d1", number, 3, ("j1.0", 1, RunState.ENDED, 1))
     view = told(desk, desk_kit)
     assert view.reason == PAUSE and "before attempt 2" in view.summary
     assert pending(desk) == {PAUSE: 1}
