@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from controller.api.app import ApiOptions, build
 from controller.api.gate import token_hash
 from controller.core import events as ev
+from controller.core import plan_views as pv
 from controller.core import views as vw
 from controller.core.records import JobRow, JobState, TaskRow
 from controller.store.memory import MemoryStore
@@ -188,6 +189,18 @@ class CardboardPort:
         return vw.DevicesView(items, items[-1].id if len(names) > q.limit else "")
 
 
+def plan_view() -> pv.PlanView:
+    before = pv.RoomView(4, Resources(16_000, 8_192), Resources(4_000, 512), Resources(2_000, 256), 0.9)
+    after = pv.RoomView(3, Resources(12_000, 6_144), Resources(1_000, 64), Resources(500, 64), 0.97)
+    counts = {"moved": 1, "broken": 1, "placed": 0, "waiting": 0, "stayed": 0, "left_out": 0}
+    return pv.PlanView(
+        counts, before, after,
+        [pv.PlannedTask("j1.0", "j1", "pi-7", "pi-9")],
+        [pv.PlannedTask("j1.1", "j1", "pi-7", "", "memory", "waits for room: needs 512 MiB")],
+        reasons={"memory": 1}, losses=[pv.SiteLossView(("cellar",), 3, 2, 0, 0.5)], losses_looked_at=1,
+    )  # fmt: skip
+
+
 _ANSWERS: dict[type, Callable[[CardboardPort, object], object]] = {
     ev.JobSubmitted: CardboardPort.submitted,
     ev.JobCancelled: CardboardPort.cancelled,
@@ -197,6 +210,7 @@ _ANSWERS: dict[type, Callable[[CardboardPort, object], object]] = {
     ev.FleetUnfrozen: lambda port, q: vw.DoneView("fleet"),
     ev.FleetQueried: lambda port, q: fleet_view(),
     ev.WaitsQueried: lambda port, q: vw.WaitsView({t: "no device is known yet" for t in q.tasks}),
+    ev.PlanAsked: lambda port, q: plan_view(),
     ev.TaskExplained: lambda port, q: vw.ExplainView(
         q.task, "pending", "", "needs 8,000 MiB", [vw.FilterView("online", 1)], [vw.ScoreView("a", 0.5)]
     ),
