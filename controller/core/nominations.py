@@ -100,8 +100,9 @@ class Nominations:
         if nomination is None:
             return
         self.ledger.deadlines.clear(DUE, task)
-        self._give_back(nomination)
-        self.fleet.note_room()
+        if nomination.aside:
+            self._give_back(nomination)
+            self.fleet.note_room()
 
     def on_due(self, task: str) -> None:
         """Its time is up: what it waited for did not come."""

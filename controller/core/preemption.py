@@ -26,7 +26,7 @@ from controller.core.nominations import Nominations
 from controller.core.records import AttemptState
 from controller.scheduler.groups import Grouping
 from controller.scheduler.prospects import prospects
-from controller.scheduler.victims import LEAVES, Choice, Held, Holdings, cheapest, on_device, share_after
+from controller.scheduler.victims import LEAVES, Endable, Holdings, Yielding, cheapest, on_device, share_after
 from controller.scheduler.view import Demand, Flags
 from protocol.limits import HEARTBEAT_MS
 from protocol.tasks import TaskState
@@ -155,11 +155,11 @@ class Preemption:
         self.holds.remove(victims, f"preempted by {job.row.id}", now_ms)
         return True
 
-    def _cheapest(self, seeker: Seeker, now_ms: int) -> Choice | None:
+    def _cheapest(self, seeker: Seeker, now_ms: int) -> Yielding | None:
         view, job = self.fleet.view, seeker.task.job
         at_most = job.row.priority - DELTA
 
-        def held_on(row: int) -> list[Held]:
+        def held_on(row: int) -> list[Endable]:
             return [self._held(a, now_ms) for a in self._endable(row)]
 
         if seeker.task.row.pin:
@@ -168,7 +168,7 @@ class Preemption:
                 return None
             self._searches -= 1
             victims = on_device(view, seeker.demand, row, held_on(row), at_most)
-            return None if victims is None else Choice(row, victims)
+            return None if victims is None else Yielding(row, victims)
         self._searches -= 1
         self._note_changes()
         choice = cheapest(view, seeker.demand, self._allowed(seeker), self._holdings, at_most, held_on)
@@ -191,13 +191,13 @@ class Preemption:
         attempts = self.ledger.by_device[row].values()
         return [a for a in attempts if a.row.state is AttemptState.REMOVED or not a.job.daemon]
 
-    def _held(self, attempt: Attempt, now_ms: int) -> Held:
+    def _held(self, attempt: Attempt, now_ms: int) -> Endable:
         if attempt.row.state is AttemptState.REMOVED:
-            return Held(LEAVES, attempt.share, attempt.job.demand.entry_bytes)
+            return Endable(LEAVES, attempt.share, attempt.job.demand.entry_bytes)
         task = self.ledger.tasks.get(attempt.row.task)
         running = attempt.row.state is AttemptState.RUNNING and task is not None
         lost_ms = now_ms - task.started_ms if running and task is not None else 0
-        return Held(attempt.job.row.priority, attempt.share, attempt.job.demand.entry_bytes, lost_ms)
+        return Endable(attempt.job.row.priority, attempt.share, attempt.job.demand.entry_bytes, lost_ms)
 
     def _note_changes(self) -> None:
         """Tells the columns which devices hold something else since the last look."""

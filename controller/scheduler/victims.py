@@ -42,7 +42,7 @@ SETS_TRIED = 2_000
 _BYTES = len(NAMES)
 
 
-class Held(NamedTuple):
+class Endable(NamedTuple):
     """A reservation; `lost_ms`: how long its run has gone on, which ending it throws away."""
 
     priority: int
@@ -51,7 +51,7 @@ class Held(NamedTuple):
     lost_ms: int = 0
 
 
-class Choice(NamedTuple):
+class Yielding(NamedTuple):
     """Which of a device's reservations, by their places in the list that was looked at."""
 
     row: int
@@ -75,7 +75,7 @@ class Holdings:
         """Priority -> (resources and document bytes, devices)."""
         self._extras: dict[int, dict[str, Ints]] = {}
 
-    def note(self, row: int, held: Sequence[Held]) -> None:
+    def note(self, row: int, held: Sequence[Endable]) -> None:
         """What is held on a device now, instead of what was."""
         for sums in self._sums.values():
             if row < sums.shape[1]:
@@ -139,8 +139,8 @@ def cheapest(
     allowed: Flags,
     holdings: Holdings,
     at_most: int,
-    held_on: Callable[[int], Sequence[Held]],
-) -> Choice | None:
+    held_on: Callable[[int], Sequence[Endable]],
+) -> Yielding | None:
     """The best device among the allowed ones, with its victims of priority `at_most`; None: there is none.
 
     `held_on` lists a device's reservations, those that may not be ended left out; it must tell
@@ -150,19 +150,19 @@ def cheapest(
     for priority in holdings.levels(at_most):
         left.grow(holdings, priority)
         rows = np.flatnonzero(allowed & left.suffices())
-        best: tuple[Cost, Choice] | None = None
+        best: tuple[Cost, Yielding] | None = None
         for row in left.nearest(rows).tolist():
             held = held_on(row)
             victims = on_device(view, demand, row, held, priority)
             if victims is not None:
-                found = cost_of(held, victims), Choice(row, victims)
+                found = cost_of(held, victims), Yielding(row, victims)
                 best = found if best is None or found[0] < best[0] else best
         if best is not None:
             return best[1]
     return None
 
 
-def cost_of(held: Sequence[Held], victims: Sequence[int]) -> Cost:
+def cost_of(held: Sequence[Endable], victims: Sequence[int]) -> Cost:
     """What a set of victims costs."""
     chosen = [held[i] for i in victims]
     return Cost(
@@ -216,7 +216,7 @@ class _Left:
 
 
 def on_device(
-    view: View, demand: Demand, row: int, held: Sequence[Held], at_most: int
+    view: View, demand: Demand, row: int, held: Sequence[Endable], at_most: int
 ) -> tuple[int, ...] | None:
     """The cheapest victims on this device, by their places; None when all of them would not do."""
     leaving = [h for h in held if h.priority == LEAVES]
@@ -260,10 +260,10 @@ def _accelerators(view: View, demand: Demand, row: int, going: Sequence[Share]) 
 class _Room:
     """One device: what is lacking there, and which sets of reservations would cover it."""
 
-    def __init__(self, view: View, demand: Demand, row: int, leaving: Sequence[Held]) -> None:
+    def __init__(self, view: View, demand: Demand, row: int, leaving: Sequence[Endable]) -> None:
         self.view, self.demand, self.row = view, demand, row
         self.leaving = [h.share for h in leaving]
-        self.held: Sequence[Held] = ()
+        self.held: Sequence[Endable] = ()
         own = view.share(row, demand)
         needs = {i: a for i, a in enumerate(own.resources) if a and i != SLOTS}
         lacks: list[tuple[int | str, int]] = [(i, int(a - view.free[i][row])) for i, a in needs.items()]
@@ -277,7 +277,7 @@ class _Room:
         self.lacks = [(what, lack) for what, lack in lacks if lack > 0]
         self.gains: dict[int, tuple[int, ...]] = {}
 
-    def consider(self, held: Sequence[Held], candidates: Sequence[int]) -> None:
+    def consider(self, held: Sequence[Endable], candidates: Sequence[int]) -> None:
         """Learns what each of them would give."""
         self.held = held
         for i in candidates:
@@ -295,7 +295,7 @@ class _Room:
         going = [*self.leaving, *(self.held[i].share for i in chosen)]
         return sum(f // milli for f in _accelerators(self.view, self.demand, self.row, going)) >= count
 
-    def fewest(self, held: Sequence[Held], candidates: Sequence[int]) -> tuple[int, ...]:
+    def fewest(self, held: Sequence[Endable], candidates: Sequence[int]) -> tuple[int, ...]:
         """The smallest set that does, of these the one that loses least."""
         shared = bool(self.demand.accelerators[0])
         useful = [i for i in candidates if any(self.gains[i]) or (shared and held[i].share.accelerators)]
@@ -319,7 +319,7 @@ class _Room:
             least = max(least, size)
         return least
 
-    def _covering(self, held: Sequence[Held], useful: Sequence[int]) -> tuple[int, ...]:
+    def _covering(self, held: Sequence[Endable], useful: Sequence[int]) -> tuple[int, ...]:
         left, chosen = list(useful), list[int]()
         while not self.fits(chosen):
             best = max(left, key=lambda i: (self._covers(i, chosen), -held[i].lost_ms, -i))
@@ -342,7 +342,7 @@ class _Room:
         return total
 
 
-def _of(held: Held, what: int | str) -> int:
+def _of(held: Endable, what: int | str) -> int:
     """How much of something a reservation holds."""
     if isinstance(what, str):
         return sum(amount for name, amount in held.share.extras if name == what)

@@ -13,7 +13,7 @@ from controller.scheduler import victims as v
 from controller.scheduler.victims import (
     LEAVES,
     Cost,
-    Held,
+    Endable,
     Holdings,
     cheapest,
     cost_of,
@@ -71,7 +71,7 @@ def reservation(draw, places):
     where = ((draw(st.integers(0, places - 1)), milli),) if milli else ()
     extras = (("port", draw(st.integers(1, 2))),) if draw(st.booleans()) else ()
     share = Share(resources, where, extras)
-    return Held(draw(st.sampled_from([LEAVES, 0, 5, 5, 20])), share, 500, draw(st.integers(0, 3)))
+    return Endable(draw(st.sampled_from([LEAVES, 0, 5, 5, 20])), share, 500, draw(st.integers(0, 3)))
 
 
 @st.composite
@@ -92,7 +92,7 @@ def demands(draw):
     return Demand(resources, draw(st.sampled_from([100, 3_000])), {}, extras, models, draw(st.booleans()))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(device(), demands(), st.sampled_from([0, 5, 10, 20]))
 def test_on_one_device_nothing_cheaper_would_do(made, demand, at_most):
     view, held = fleet([made]), made[-1]
@@ -108,7 +108,7 @@ def test_over_the_fleet_the_cheapest_device_is_found(made, demand, data):
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=len(made), max_size=len(made))))
     holdings = Holdings(view)
     for row, each in enumerate(held):
-        holdings.note(row, [Held(LEAVES, each.share) for each in held[0]])  # stale: must leave no trace
+        holdings.note(row, [Endable(LEAVES, each.share) for each in held[0]])  # stale: must leave no trace
         holdings.note(row, each)
     found = cheapest(view, demand, allowed, holdings, 10, held.__getitem__)
     costs = [by_trying(view, demand, r, held[r], 10) if allowed[r] else None for r in range(len(made))]
@@ -141,7 +141,7 @@ def test_with_too_many_sets_to_try_still_nobody_is_taken_in_vain(made, demand):
             view.take(0, held[i].share, held[i].entry_bytes)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(device(), demands())
 def test_the_room_set_aside_is_room_that_will_be_there(made, demand):
     view, held = fleet([made]), made[-1]
@@ -162,9 +162,9 @@ def test_the_order_of_what_is_cheap():
     one = Share(Resources(1_000, 0, 0, 0, 0, 0, 1))
     half = Share(Resources(500, 0, 0, 0, 0, 0, 1))
     room = Resources(2_000, 1_000, 0, 0, 0, 0, 10)
-    view = fleet([(room, (), {}, 1_000, [h]) for h in [Held(5, one)] * 2])
+    view = fleet([(room, (), {}, 1_000, [h]) for h in [Endable(5, one)] * 2])
     demand = Demand(Resources(1_000, 10, 0, 0, 0, 0, 1), 100)
-    held = [Held(9, one, 0, 1), Held(5, half, 0, 5), Held(5, half, 0, 5), Held(5, one, 0, 900)]
+    held = [Endable(9, one, 0, 1), Endable(5, half, 0, 5), Endable(5, half, 0, 5), Endable(5, one, 0, 900)]
     view.free[0][0] = 0
     assert on_device(view, demand, 0, held, 20) == (3,)
     assert cost_of(held, (3,)) == Cost(5, 1, 900)
@@ -176,8 +176,8 @@ def test_the_devices_that_lack_least_are_looked_at(devices):
     """Beyond the 32 nearest nothing is: here the one victim that is enough is found among 200 devices."""
     big, small = Share(Resources(800, 0, 0, 0, 0, 0, 1)), Share(Resources(200, 0, 0, 0, 0, 0, 1))
     room = Resources(1_000, 1_000, 0, 0, 0, 0, 10)
-    crowded = (room, (), {}, 1_000, [Held(5, small)] * 5)
-    lone = (room, (), {}, 1_000, [Held(5, big)])
+    crowded = (room, (), {}, 1_000, [Endable(5, small)] * 5)
+    lone = (room, (), {}, 1_000, [Endable(5, big)])
     made = [crowded] * (devices - 1) + [lone]
     view, holdings = fleet(made), None
     holdings = Holdings(view)
