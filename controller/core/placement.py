@@ -21,7 +21,7 @@ from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import resolve
-from controller.scheduler.popularity import Popularity
+from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share
 from protocol.tasks import TaskState
 
@@ -110,7 +110,10 @@ class Placement:
         if self._pickers_era != (era := self.requests.era()):
             self._pickers_era = era
             self._pickers.clear()
+        new = job.demand_era == (-1, -1)
         demand = self.requests.demand(job)
+        if new:
+            self._bases.popularity.note(kind_of(demand), max(1, job.left))
         key = (job.signature, resolve(job.row.rules.policy or self.policy, self.fleet.view))
         picker = self._pickers.get(key)
         if picker is None:

@@ -41,16 +41,16 @@ class Fragmentation:
 
     def note(self, demand: Demand, tasks: int = 1) -> None:
         """So many tasks of this demand arrived; each is told once, whether it finds room or not."""
-        if self.popularity.note(kind_of(demand), tasks):
-            self._learn()
+        self.popularity.note(kind_of(demand), tasks)
 
     def current(self) -> int:
-        """The generation, after a look at whether new models were met."""
-        if self.usable.models != len(self.view.models):
+        """The generation, after a look at whether a table is due, or new models were met."""
+        if self._tables != self.popularity.tables or self.usable.models != len(self.view.models):
             self._learn()
         return self.generation
 
     def _learn(self) -> None:
+        self._tables = self.popularity.tables
         self.usable = Usable(self.popularity.shares(), self.view.models)
         self.generation += 1
         self._shapes.sort()
@@ -77,7 +77,7 @@ class Fragmentation:
     def _gains(self, demand: Demand, rows: Ints) -> tuple[Floats, Ints]:
         view, usable = self.view, self.usable
         count, milli = demand.accelerators
-        free = view.accel_free[rows]
+        free = np.maximum(view.accel_free[rows], 0)
         room = {
             i: self._room(demand, i, rows) for i in {CPU, MEMORY, GPU, *(s.resource for s in usable.starved)}
         }

@@ -57,10 +57,10 @@ POLICIES: dict[str, Policy] = {
     ),
     "fragmentation": Policy(
         "keeps what is left usable for the tasks that usually come (FGD)",
-        {"packed": (scores.packed, 0.001)},
+        {},
         {"steady": (scores.steady, 0.05)},
         in_turn=True,
-        usable=0.949,
+        usable=0.95,
     ),
     "round_robin": Policy(
         "each device in its turn",

@@ -4,7 +4,7 @@ Rule of this file: it sees arrivals and nothing else. A kind is what a demand as
 device's accelerators, processor, memory and links; equal kinds are counted together. Old
 arrivals weigh less: whenever `WINDOW` have been counted all counts are halved, so a fleet
 whose work changes is understood anew. A table is made from the counts only now and then
-(`due`), because everything scored with the old one is forgotten then.
+(`tables`), because everything scored with the old one is forgotten then.
 Rejected: a table given by hand (wrong next month); one that moves with every arrival.
 """
 
@@ -56,26 +56,27 @@ def kind_of(demand: Demand) -> Kind:
 
 
 class Popularity:
-    """Counts of kinds; `due` once enough has arrived since the last table."""
+    """Counts of kinds. `tables` rises whenever enough has arrived that a new table is due."""
 
     def __init__(self) -> None:
+        self.tables = 0
         self._counts: dict[Kind, float] = dict(PRIOR)
         self._total = 0
         self._next = 1
 
-    def note(self, kind: Kind, tasks: int = 1) -> bool:
-        """`tasks` of this kind arrived; True: a new table is due."""
+    def note(self, kind: Kind, tasks: int = 1) -> None:
+        """`tasks` of this kind arrived; told once, whether they find room or not."""
         self._counts[kind] = self._counts.get(kind, 0.0) + tasks
         self._total += tasks
         if len(self._counts) > KINDS_MAX:
             self._forget_rare()
         if self._total < self._next:
-            return False
+            return
         while self._total >= WINDOW:
             self._counts = {kind: count / 2 for kind, count in self._counts.items()}
             self._total //= 2
         self._next = min(self._total * GROWTH, self._total + STEP)
-        return True
+        self.tables += 1
 
     def shares(self) -> dict[Kind, float]:
         """Each kind's share of all arrivals; they sum to 1."""
