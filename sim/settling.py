@@ -1,7 +1,7 @@
 """Settling: whether a fleet is as it should be, and stays so, once nothing disturbs it.
 
-Rule of this file: committed tasks are compared with live runs. Only why a task waits is asked
-of the core, because nothing outside it says so. A service that ends by itself, or a batch
+Rule of this file: committed tasks are compared with live runs; whether a task may wait is found
+out in `runnable`. A service that ends by itself, or a batch
 that fails, goes on changing for ever and is no move; what ends well or never is `steady`.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from protocol.tasks import JobKind, TaskState
+from sim.checking.placement import DELTA
+from sim.runnable import missing_daemons, threats, waits_rightly
 from sim.world import World
 
 
@@ -24,19 +26,9 @@ def unsettled(world: World) -> str:
             return f"{name} is not back"
         if device.guard.orphans:
             return f"{name} has not swept what outlived its guard"
-    return world.checkers.settling.unsettled(lambda task: _waits(world, task))
-
-
-def _waits(world: World, task: str) -> bool:
-    """Whether a pending task has a reason to be so: a retry's pause, or no room."""
-    core = world.core
-    held = core.ledger.tasks.get(task)
-    if held is None or held.row.state != "pending":
-        return False
-    return (
-        core.ledger.deadlines.due_of("ready", task) is not None
-        or "room" in core.explaining.explain(held, world.now_ms).summary
-    )
+    if missing := missing_daemons(world.checkers.seen):
+        return missing
+    return world.checkers.settling.unsettled(lambda task: waits_rightly(world, task))
 
 
 CANCELLED = "cancelled"
@@ -53,17 +45,20 @@ def accused(world: World, cloned: Collection[str]) -> tuple[str, ...]:
 
 
 def steady(world: World, lease_ms_min: int = 0, but: Collection[str] = ()) -> Assigned:
-    """Tasks that run and have no reason of their own to change, but to end well.
+    """Tasks that run and have no reason to change, but to end well: neither one of their own, nor a job of a
+    higher priority that may need their room.
 
     `lease_ms_min`: shorter leases are left out, because what comes may outlast them.
     `but`: nothing of these devices.
     """
     found: Assigned = {}
+    threat = threats(world.checkers.seen)
     for task in world.checkers.tasks.values():
         job = world.checkers.jobs[task.job]
         forever = "--ms" not in job.spec.command
         ends_well = job.kind is JobKind.BATCH and job.spec.command[-1] == "0"
         stays = job.desired != CANCELLED and job.lease_ms >= lease_ms_min
+        stays = stays and (job.priority > threat - DELTA or job.kind is JobKind.DAEMON)
         if task.state is TaskState.RUNNING and (forever or ends_well) and stays and task.device not in but:
             found[task.id] = (task.device, task.attempt)
     return found
