@@ -21,7 +21,7 @@ from fleetmuster.demands import (
     parse_preference,
     parse_spread,
 )
-from fleetmuster.parser_parts import Parser as _Parser
+from fleetmuster.parser_parts import CommandParser as _Parser
 from fleetmuster.parser_parts import examples_of as _examples
 from fleetmuster.parser_parts import global_options as _globals
 from fleetmuster.parser_parts import json_option as _json

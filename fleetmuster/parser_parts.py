@@ -15,7 +15,7 @@ from fleetmuster.exits import CommandError, usage
 from fleetmuster.quantities import parse_duration
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Reports a wrong word as a `CommandError` instead of printing the whole usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
 
 if TYPE_CHECKING:  # at run time argparse's class can't be subscripted
-    Group: TypeAlias = argparse._SubParsersAction[Parser]
+    Group: TypeAlias = argparse._SubParsersAction[CommandParser]
     Options: TypeAlias = argparse._ActionsContainer
 
 
@@ -73,7 +73,7 @@ def noun(nouns: Group, name: str, text: str, *examples: str) -> Group:
     return parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
 
-def leaf(group: Group, name: str, text: str, *examples: str, formats: bool = True) -> Parser:
+def leaf(group: Group, name: str, text: str, *examples: str, formats: bool = True) -> CommandParser:
     return group.add_parser(
         name,
         help=text,
@@ -106,13 +106,13 @@ def examples_of(*lines: str) -> str:
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def global_options(leaf: bool, formats: bool = True) -> Parser:
+def global_options(leaf: bool, formats: bool = True) -> CommandParser:
     """The global options. In a leaf they have no default, or it would undo one given before the noun."""
 
     def default(value: object) -> object:
         return argparse.SUPPRESS if leaf else value
 
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = CommandParser(add_help=False, allow_abbrev=False)
     group = parser.add_argument_group("global options")
     group.add_argument("--context", metavar="NAME", default=default(None), help="instead of the current one")
     group.add_argument("--url", default=default(None), help="the controller (FM_URL)")

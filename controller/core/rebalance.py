@@ -210,11 +210,12 @@ class Rebalance:
             np.array([row], np.int64),
         )  # fmt: skip
         kept, _ = cargo.kept(made.moves)
-        gone = {m.task for m in made.moves} - {m.task for m in kept}
+        foreseen = dict.fromkeys(move.task for move in kept)
+        refused = [move.task for move in made.moves if move.task not in foreseen]
         moves = [self._move(move, cargo.attempts[move.task]) for move in kept]
         for move in moves:
             self.ledger.tasks[move.task].prefer = self.fleet.names[move.target]
-        homeless = [cargo.attempts[i].row.task for i in sorted({*made.homeless, *gone})]
+        homeless = [cargo.attempts[i].row.task for i in sorted([*made.homeless, *refused])]
         staying = [cargo.attempts[i].row.task for i in made.staying]
         plan = VoluntaryPlan(
             self._id("d"), actor, now_ms, self.ledger.wall(now_ms), moves, made.before, made.after,

@@ -51,6 +51,12 @@ ALL_ROUTES = [
     ("POST", "/devices/d/ping"),
     ("GET", "/fleet"),
     ("POST", "/fleet/unfreeze"),
+    ("POST", "/plan"),
+    ("GET", "/rebalances"),
+    ("POST", "/rebalances"),
+    ("GET", "/rebalances/r7-1"),
+    ("POST", "/rebalances/r7-1/approve"),
+    ("POST", "/rebalances/r7-1/reject"),
     ("GET", "/nothing"),
     ("PUT", "/jobs"),
 ]
@@ -72,7 +78,7 @@ def test_without_a_token_nothing_is_done(serve, port, method, path, header):
 def test_the_table_of_routes_is_the_api(api):
     paths = api.get("/api/v1/openapi.json").json()["paths"]
     declared = {(m.upper(), p) for p, operations in paths.items() for m in operations if "/api/" in p}
-    examples = {"job": "j1", "task": "j1.0", "device": "d", "taint": "a:no_place"}
+    examples = {"job": "j1", "task": "j1.0", "device": "d", "taint": "a:no_place", "plan": "r7-1"}
     filled = {(m, p.format_map(examples)) for m, p in declared}
     assert filled == {(m, "/api/v1" + p) for m, p in ALL_ROUTES[:-2]}
 
