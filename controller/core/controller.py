@@ -59,6 +59,7 @@ from controller.core.placement import Placement
 from controller.core.preemption import Preemption
 from controller.core.rebalance import Rebalance
 from controller.core.records import LeaderRow, Snapshot
+from controller.core.returns import Returns
 from controller.core.rules import Rules
 from controller.core.sessions import Sessions
 from controller.core.tasks import Tasks
@@ -150,6 +151,7 @@ class Controller:
         self.nominations = Nominations(ledger)
         self.preemption = Preemption(ledger, self.holds, self.nominations)
         self.placement = Placement(ledger, self.tasks, self.condition, self.preemption, rules.policy)
+        self.returns = Returns(ledger, self.holds, self.placement)
         self.explaining = Explaining(ledger, self.placement, self.failover)
         self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
         self.foresight = Foresight(ledger, self.placement)
@@ -332,6 +334,7 @@ class Controller:
         if not accepted and self.sessions.newer(row, message.session):
             return
         self.holds.on_runs(row, message, now_ms)
+        self.returns.look(row, now_ms)
         self.placement.notice_room(now_ms)
 
     def _on_inventory(self, row: int, message: Inventory, now_ms: int) -> None:
@@ -472,6 +475,8 @@ class Controller:
         if self.liveness.changed:
             changed, self.liveness.changed = self.liveness.changed, []
             self.failover.on_changes(changed, now_ms)
+            for row in changed:
+                self.returns.look(row, now_ms)
             self.placement.notice_room(now_ms)
         self._draw_consequences(now_ms)
         if self.ledger.newly_ready:
@@ -490,3 +495,4 @@ class Controller:
         """What follows from devices and jobs that changed, in the same commit."""
         self.daemons.follow(now_ms)
         self.dependencies.follow(now_ms)
+        self.returns.follow(now_ms)

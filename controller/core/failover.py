@@ -32,6 +32,7 @@ STEP_MS = 100
 RETRY_MS = 500
 HEARING_MS = LEASE_MS
 """After our own deafness devices have so long to be heard again before their silence counts."""
+DEVICE_LOST = "device lost"
 FROZEN = "frozen:"
 """Fleet fact of a site whose failover is frozen: a restart in a storm must not end the freeze."""
 
@@ -150,6 +151,8 @@ class Failover:
         """Whether nothing of it can be heard."""
         if self._unheard(attempt):
             return True
+        if self.ledger.is_elder(attempt):
+            return False  # it was lost before, and has its successor
         state = self.fleet.state[attempt.device]
         return bool(state != ONLINE if attempt.job.at_most_one else state == OFFLINE)
 
@@ -164,10 +167,13 @@ class Failover:
             until_ms = self.holds.documents.hold_until_ms(attempt) if attempt.job.at_most_one else now_ms
             if now_ms < until_ms:
                 self.ledger.deadlines.set("hold", attempt.id, until_ms)
+                continue
+            self.ledger.count("failovers")
+            if self.holds.may_be_kept(attempt):
+                self.holds.leave(attempt, DEVICE_LOST, now_ms)
             else:
                 gone.append(attempt)
-        self.ledger.count("failovers", len(gone))
-        self.holds.remove(gone, "device lost", now_ms)
+        self.holds.remove(gone, DEVICE_LOST, now_ms)
         for attempt in gone:
             if not attempt.job.at_most_one:
                 self.holds.abandon(attempt, now_ms)

@@ -119,6 +119,8 @@ class Attempt:
     """Session of the last grant that covered it; 0 when none did."""
     share: Share = NOTHING
     """What of its device is reserved for it."""
+    started_ms: int = 0
+    """When it was first shown as started; for one of before a take-over, when that was."""
 
     @property
     def id(self) -> AttemptId:
@@ -145,6 +147,10 @@ class Ledger:
         """How many attempts are of a job of each priority, daemons' left out: they never give way."""
         self.moved: dict[int, None] = {}
         """Devices that hold other attempts, or in another state; `preemption` empties it."""
+        self.elders: dict[str, Attempt] = {}
+        """Task -> an older attempt of it that is still listed by a lost device, and may be kept (C6)."""
+        self.outlived: list[Attempt] = []
+        """Listed attempts that their tasks need no more; `returns` takes them out in the same commit."""
         self.owned: dict[str, Resources] = {}
         """What each owner has reserved."""
         self.turned: list[Job] = []
@@ -226,6 +232,8 @@ class Ledger:
     def let_go(self, attempt: Attempt) -> None:
         """Ends a reservation; late output still finds the device."""
         del self.attempts[attempt.id]
+        if self.is_elder(attempt):
+            del self.elders[attempt.row.task]
         del self.by_device[attempt.device][attempt.id]
         del attempt.job.placed[attempt.id]
         self._count_priority(attempt, -1)
@@ -243,6 +251,14 @@ class Ledger:
             left = self.priorities[priority] = self.priorities.get(priority, 0) + by
             if not left:
                 del self.priorities[priority]
+
+    def is_elder(self, attempt: Attempt) -> bool:
+        return self.elders.get(attempt.row.task) is attempt
+
+    def outlive(self, task: str) -> None:
+        """The task needs its elder no more, if it has one."""
+        if (elder := self.elders.pop(task, None)) is not None:
+            self.outlived.append(elder)
 
     def shares(self, row: int) -> Iterator[Share]:
         """What is reserved on a device, as its record tells its accelerators at the moment of looking."""

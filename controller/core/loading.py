@@ -76,6 +76,12 @@ def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:
         ledger.deadlines.set("expired", row.id, now_ms + job.row.ttl_ms - spent)
 
 
+def _is_elder(attempt: AttemptRow, task: TaskRow) -> bool:
+    """Listed by its device and not what its task waits for: it was lost, and may be kept (C6)."""
+    present = task.state is not TaskState.PENDING and task.attempt == attempt.attempt
+    return attempt.state is not AttemptState.REMOVED and not present
+
+
 def _load_attempt(
     ledger: Ledger, documents: Documents, row: AttemptRow, closed: dict[str, Job], now_ms: int
 ) -> None:
@@ -95,6 +101,11 @@ def _load_attempt(
         attempt.holder = int(ledger.fleet.session[device])
     else:
         documents.add(device, now_ms)
+    if row.state is AttemptState.RUNNING:
+        attempt.started_ms = now_ms
     ledger.hold(attempt, now_ms)
+    task = ledger.tasks.get(row.task)
+    if task is not None and not job.at_most_one and _is_elder(row, task.row):
+        ledger.elders[row.task] = attempt
     if row.state is AttemptState.REMOVED:
         ledger.deadlines.set("hold", attempt.id, attempt.hold_until_ms)

@@ -145,7 +145,7 @@ class JobRow:
 
 @dataclass(slots=True)
 class TaskRow:
-    """One unit of a job. `device` is empty while pending; `attempt` is the last number handed out."""
+    """One unit of a job. `device` is empty while pending; `attempt` is the present or last attempt."""
 
     id: str
     job: str
@@ -161,6 +161,8 @@ class TaskRow:
     changed_at: int
     pin: str = ""
     """The one device that it may be placed on: a daemon's task."""
+    handed_out: int = 0
+    """The highest number handed out, where that is above `attempt`: an older run was kept (C6)."""
 
 
 class AttemptState(StrEnum):

@@ -59,7 +59,7 @@ class Tasks:
         """Reserves the next attempt of a task on a device; its number is committed before it is told."""
         row, fleet = task.row, self.ledger.fleet
         name = fleet.names[device]
-        row.attempt = max(row.attempt + 1, self.attempt_floor)
+        row.attempt, row.handed_out = max(row.attempt + 1, row.handed_out + 1, self.attempt_floor), 0
         since = self.documents.add(device, now_ms)
         record = AttemptRow(
             row.id, row.attempt, name, AttemptState.ASSIGNED, since, 0, 0, None, 0, "",
@@ -76,11 +76,30 @@ class Tasks:
     def started(self, task: Task, attempt: Attempt, now_ms: int) -> None:
         """The device shows the attempt as started."""
         attempt.row.state = AttemptState.RUNNING
-        attempt.row.started_at = self.ledger.wall(now_ms)
+        attempt.row.started_at, attempt.started_ms = self.ledger.wall(now_ms), now_ms
         self.ledger.save(attempt.row)
         if task.row.state is TaskState.ASSIGNED:
             task.started_ms = now_ms
             self._move(task, TaskState.RUNNING, now_ms, actor=task.row.device)
+
+    def keep(self, task: Task, attempt: Attempt, reason: str, now_ms: int) -> None:
+        """An older attempt that goes on is the task's present one again; numbers go on from the highest."""
+        row, known = task.row, attempt.row
+        if row.state is not TaskState.PENDING:
+            row.reason = reason
+            device, row.device = row.device, ""
+            self._move(task, TaskState.PENDING, now_ms, device=device)
+        self.ledger.deadlines.clear("ready", row.id)
+        highest = max(row.attempt, row.handed_out)
+        row.handed_out = highest if highest > known.attempt else 0
+        row.device, row.attempt, row.reason, row.exit_code = known.device, known.attempt, reason, None
+        task.avoid, task.prefer, task.assigned_ms = known.device, "", now_ms
+        self._move(task, TaskState.ASSIGNED, now_ms)
+        if known.state is AttemptState.RUNNING:
+            task.started_ms = attempt.started_ms
+            self._move(task, TaskState.RUNNING, now_ms, actor=known.device)
+        else:
+            self.started(task, attempt, now_ms)
 
     # ------------------------------------------------------------- ends of an attempt
 
@@ -165,6 +184,7 @@ class Tasks:
         if task.row.state is TaskState.PENDING:
             self._finish(task, TaskState.CANCELLED, reason, now_ms, actor)
             return None
+        self.ledger.outlive(task.row.id)
         self.ledger.save(task.row)
         self.ledger.audit(
             now_ms, "task", task.row.id, "run", CANCELLED, actor, task.row.device, task.row.attempt
@@ -174,6 +194,7 @@ class Tasks:
     def expire(self, task: Task, now_ms: int) -> Attempt | None:
         """Its time to live is over; as with a cancel, what runs must be stopped first."""
         task.expired = True
+        self.ledger.outlive(task.row.id)
         if task.row.state is TaskState.PENDING:
             self._over(task, now_ms)
             return None
@@ -213,6 +234,7 @@ class Tasks:
         job.failed += state is TaskState.FAILED
         job.cancelled += state is TaskState.CANCELLED
         del self.ledger.tasks[task.row.id]
+        self.ledger.outlive(task.row.id)
         self.ledger.deadlines.clear("ready", task.row.id)
         self.ledger.deadlines.clear("expired", task.row.id)
         self.ledger.count(f"tasks_{state}")

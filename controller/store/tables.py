@@ -272,6 +272,7 @@ _JOB_COLUMNS = (
 )
 _TASK_FIELDS = (
     *("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at", "pin"),
+    "handed_out",
 )
 _ATTEMPT_TAIL = (
     *("since", "removed_epoch", "until", "exit_code", "signal", "reason"),
