@@ -166,8 +166,13 @@ def _fits_without(view: View, demand: Demand, row: int, gone: Sequence[Held]) ->
     for h in gone:
         for place, taken in h.share.accelerators:
             free_of[place] += taken
-    right = _right_model(view, demand)[row] if demand.models else [True] * len(free_of)
-    return sum([ok and free >= milli for ok, free in zip(right, free_of, strict=True)]) >= count
+    models, allowed = view.accel_model[row].tolist(), view.allowed_models(demand)
+    able = [
+        free
+        for free, model in zip(free_of, models, strict=True)
+        if free >= milli and (not demand.models or model in allowed)
+    ]
+    return len(able) >= count
 
 
 def _moved(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Held]) -> RoomPlan | None:
