@@ -47,11 +47,11 @@ GARBAGE = {
 
 T, R = tasks.TaskState, tasks.RunState
 TASK_WHY = {
-    (T.PENDING, T.ASSIGNED): "the scheduler picked a device; the attempt's number is committed with it",
+    (T.PENDING, T.ASSIGNED): "the scheduler picked a device; the number is committed with it. Or an older run stays (C6)",
     (T.PENDING, T.CANCELLED): "cancelled while it waited",
     (T.PENDING, T.FAILED): "`ttl_ms` passed while it waited",
     (T.ASSIGNED, T.RUNNING): "a `Runs` lists the attempt as started",
-    (T.ASSIGNED, T.PENDING): "the attempt is free without a result, or failed and may be tried again",
+    (T.ASSIGNED, T.PENDING): "the attempt is free without a result or failed, may be tried again; or C6",
     (T.ASSIGNED, T.SUCCEEDED): "ended with 0 before any `Runs` showed it running",
     (T.ASSIGNED, T.FAILED): "its last allowed failure, or `ttl_ms` passed, before any such `Runs`",
     (T.ASSIGNED, T.CANCELLED): "cancelled, and the attempt is free",
