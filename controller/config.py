@@ -11,6 +11,7 @@ from controller.core.fleet import Offer
 from controller.core.rules import PACKING, REBALANCE_MODES, Rules
 from controller.core.windows import WindowFault, read_windows
 from controller.scheduler.balance import Aims
+from controller.scheduler.policies import weigh
 from live.logs import LEVELS
 from live.settings import Loaded, SettingsError, load_settings, section, setting
 from protocol.topics import valid_id
@@ -24,6 +25,9 @@ class ControllerSection:
     fleet: str = setting("fleet", "second level of every topic: `fm/1/<fleet>/…`")
     data_dir: Path = setting(Path("fm-data"), "holds the database; must survive a restart")
     policy: str = setting("balanced", "how a device is picked; a job may name another")
+    policy_weights: dict[str, int] = setting(
+        {}, "what `weighted` makes of criteria, as room = 3, near = 1; relative to each other"
+    )
     keep_days: int = setting(7, "finished jobs are deleted after that", unit="days", minimum=0)
     keep_tasks: int = setting(200_000, "or when more finished tasks than that are kept", minimum=0)
     keep_output_bytes: int = setting(
@@ -111,6 +115,11 @@ def _check(loaded: Loaded[ControllerSettings]) -> None:
     ):
         if not good:
             raise SettingsError(f"{loaded.origin(name)}: {name} must be {must}, not {value!r}")
+    try:
+        weigh(own.policy_weights)
+    except ValueError as error:
+        where = loaded.origin("controller.policy_weights")
+        raise SettingsError(f"{where}: controller.policy_weights: {error}") from None
     _check_rebalance(loaded)
 
 
@@ -145,4 +154,5 @@ def rules_of(settings: ControllerSettings, offer: Offer) -> Rules:
         own.load_percent,
         own.look_ms,
         read_windows(own.windows),
+        weigh(settings.controller.policy_weights),
     )

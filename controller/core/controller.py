@@ -150,7 +150,7 @@ class Controller:
         self.commands = Commands(ledger)
         self.nominations = Nominations(ledger)
         self.preemption = Preemption(ledger, self.holds, self.nominations)
-        self.placement = Placement(ledger, self.tasks, self.condition, self.preemption, rules.policy)
+        self.placement = Placement(ledger, self.tasks, self.condition, self.preemption, rules)
         self.returns = Returns(ledger, self.holds, self.placement)
         self.explaining = Explaining(ledger, self.placement, self.failover)
         self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)

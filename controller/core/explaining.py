@@ -18,7 +18,7 @@ from controller.core.remedy_words import RemedyWords
 from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
 from controller.scheduler.explain import FITS, GANG, PARALLEL, Explanation, Why, explain, why_none
 from controller.scheduler.fragmenting import picker_of
-from controller.scheduler.pick import NO_DEVICE, Bases, Picker
+from controller.scheduler.pick import NO_DEVICE, Picker
 from controller.scheduler.policies import POLICIES
 from controller.scheduler.remedies import ANY_DEVICE
 from controller.scheduler.view import Flags
@@ -88,7 +88,7 @@ class Explaining:
         if attempt is not None:
             view.give(attempt.device, attempt.share, job.demand.entry_bytes)
         known = self.placement.picker(job)
-        picker = picker_of(view, known.demand, Bases(view, self.placement.popularity), known.policy_name)
+        picker = picker_of(view, known.demand, self.placement.bases_on(view), known.policy_name)
         grouping = self.placement.requests.grouping(job, picker.able())
         if grouping is not None and attempt is not None:
             grouping.unplaced(attempt.device)
@@ -153,7 +153,7 @@ class Explaining:
         if len(job.ready) < job.left:
             return Why(GANG, f"its gang waits until all of it is ready: {len(job.ready)} of {job.left} are")
         view = self.fleet.view.copy()
-        trial = picker_of(view, picker.demand, Bases(view, self.placement.popularity), picker.policy_name)
+        trial = picker_of(view, picker.demand, self.placement.bases_on(view), picker.policy_name)
         grouping = self.placement.requests.grouping(job, trial.able())
         for done in range(job.left):
             row = trial.pick(grouping=grouping)

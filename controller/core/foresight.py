@@ -88,7 +88,7 @@ class _Plan:
     ) -> None:
         self.outlook = outlook
         self.event = event
-        self.trial = Trial(ledger.fleet.view, placement.popularity)
+        self.trial = Trial(ledger.fleet.view, placement.popularity, placement.policies)
         before = _room_view(self.trial.room())
         self.roster = Roster(ledger, outlook, placement.policy, now_ms, self._concerned())
         self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
@@ -240,7 +240,7 @@ class _Plan:
         self, loss: SiteLossView, rows: list[int], gone: list[tuple[Cohort, list[Unit]]]
     ) -> Iterator[int]:
         """On a copy of the base; everybody stands there again afterwards."""
-        trial = Trial(self.trial.view, self.trial.popularity)
+        trial = Trial(self.trial.view, self.trial.popularity, self.trial.policies)
         trial.lose(rows)
         yield 1_000 + self.outlook.count // 2
         for cohort, units in gone:

@@ -16,13 +16,14 @@ from controller.core.ledger import Job, Ledger, Task
 from controller.core.preemption import Preemption
 from controller.core.queue import Queue
 from controller.core.requests import Requests
+from controller.core.rules import Rules
 from controller.core.tasks import Tasks
 from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
 from controller.scheduler.policies import resolve
 from controller.scheduler.popularity import Popularity, kind_of
-from controller.scheduler.view import Share
+from controller.scheduler.view import Share, View
 from protocol.tasks import TaskState
 
 GATHER_MS = 3
@@ -37,7 +38,7 @@ class Placement:
     """Turns ready tasks into assignments."""
 
     def __init__(
-        self, ledger: Ledger, tasks: Tasks, condition: Condition, preemption: Preemption, policy: str
+        self, ledger: Ledger, tasks: Tasks, condition: Condition, preemption: Preemption, rules: Rules
     ) -> None:
         self.ledger = ledger
         self.preemption = preemption
@@ -45,13 +46,13 @@ class Placement:
         self.fleet = ledger.fleet
         self.tasks = tasks
         self.condition = condition
-        self.policy = policy
+        self.policy, self.policies = rules.policy, rules.policies
         self.requests = Requests(ledger.fleet)
         self.due_ms: int | None = None
         self.not_before_ms = 0
         """After a take-over that found an old leader row, nothing is placed before (L6)."""
         self._seen_room = -1
-        self._bases = Bases(ledger.fleet.view)
+        self._bases = Bases(ledger.fleet.view, None, rules.policies)
         self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
         self._pickers_era = (-1, -1)
 
@@ -128,6 +129,10 @@ class Placement:
     def popularity(self) -> Popularity:
         """What was learned of arrivals: pickers on a copy of the view need it, too."""
         return self._bases.popularity
+
+    def bases_on(self, view: View) -> Bases:
+        """The same policies, and what was learned, for a copy of the view."""
+        return Bases(view, self.popularity, self.policies)
 
     # ------------------------------------------------------------- one job
 

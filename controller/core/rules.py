@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.core.fleet import Offer, whole_capacity
 from controller.core.windows import Window
 from controller.scheduler.balance import Aims
-from controller.scheduler.policies import DEFAULT
+from controller.scheduler.policies import DEFAULT, POLICIES, Policies
 
 REBALANCE_MODES = ("off", "propose", "auto")
 """Nobody looks; plans wait for a person; small plans are carried out by themselves."""
@@ -23,7 +23,8 @@ class Rules:
     `rebalance`: one of `REBALANCE_MODES`. `aims`: where a plan begins and ends. A plan is small
     that has at most `auto_moves_max` moves, or `auto_moves_percent` of all placed tasks. Nothing
     is proposed while the fullest device is below `load_percent_least`. `windows`: when voluntary
-    moves may begin; always, if there are none.
+    moves may begin; always, if there are none. `policies`: the table of policies, `weighted` as the
+    operator weighs it.
     """
 
     policy: str = DEFAULT
@@ -35,3 +36,4 @@ class Rules:
     load_percent_least: int = 50
     look_ms: int = 60_000
     windows: tuple[Window, ...] = ()
+    policies: Policies = field(default_factory=lambda: POLICIES)

@@ -120,22 +120,19 @@ class Closely:
 
     def _alike(self, free: list[int], models: list[int]) -> tuple[Alike, ...]:
         """Those with anything free; of several models on one device each for itself, in their order."""
-        mixed = len({model for model, milli in zip(models, free, strict=True) if milli > 0}) > 1
-        found: dict[tuple[int, int], Alike] = {}
-        for place, milli in enumerate(free):
-            if milli <= 0:
-                continue
-            same = found.get((milli, place if mixed else 0))
-            if same is not None:
-                found[(milli, 0)] = same._replace(number=same.number + 1)
-                continue
-            begin = self._table_of[models[place]] * self.usable.cells
+        with_room = [place for place, milli in enumerate(free) if milli > 0]
+        mixed = self.usable.has_models and len({models[place] for place in with_room}) > 1
+        places: dict[int, list[int]] = {}
+        for place in with_room:
+            places.setdefault(~place if mixed else free[place], []).append(place)
+        found = []
+        for place, *others in places.values():
+            milli, model = free[place], models[place]
+            begin = self._table_of[model] * self.usable.cells
             table, table_whole = begin * self.usable.steps, begin * self.usable.counts
-            here = table + self._step[min(milli, WHOLE_MILLI)]
-            found[(milli, place if mixed else 0)] = Alike(
-                place, 1, milli, models[place], table, here, table_whole
-            )
-        return tuple(found.values())
+            here = table + self._step[milli if milli < WHOLE_MILLI else WHOLE_MILLI]
+            found.append(Alike(place, 1 + len(others), milli, model, table, here, table_whole))
+        return tuple(found)
 
     def _together(self, accelerators: tuple[Alike, ...], cell: int, count: int) -> int:
         """Worth of all whole ones to demands for several, were there `count` together."""

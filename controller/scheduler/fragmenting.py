@@ -13,7 +13,6 @@ import numpy as np
 from controller.scheduler.closely import Asked
 from controller.scheduler.fragmentation import ANY, SCALE
 from controller.scheduler.pick import OUT, Bases, Picker, _all_of
-from controller.scheduler.policies import POLICIES
 from controller.scheduler.view import (
     DOCUMENT_BYTES_LEAST,
     GPU,
@@ -45,12 +44,12 @@ class FragmentationPicker(Picker):
         self.measure, self.closely = bases.fragmentation, bases.closely
         self._generation = self.measure.current()
         self.places = np.full(view.count, ANY)
-        self.asked_closely = Asked(view, demand)
+        self.kind, self.asked_closely = kind_of(demand), Asked(view, demand)
         self._odd = bool(
             demand.extras or demand.entry_bytes > DOCUMENT_BYTES_LEAST or demand.resources[SLOTS] > 1
         )
         self._plain = not (self._odd or demand.reference_cpu or demand.wish is not None)
-        self._weight = POLICIES[policy].usable * SCALE
+        self._weight = bases.policies[policy].usable * SCALE
         super().__init__(view, demand, bases, policy)
 
     # ------------------------------------------------------------- following
@@ -110,18 +109,19 @@ class FragmentationPicker(Picker):
 
     def _look(self, rows: list[int], base: Floats) -> None:
         """The same, row by row."""
-        closely, asked, weight = self.closely, self.asked_closely, self._weight
-        total, eligible = self.total, self.eligible
+        closely, asked, weight, eligible = self.closely, self.asked_closely, self._weight, self.eligible
         closely.follow()
-        for row in rows:
-            own = float(base[row])
+        totals, places = [], []
+        for row, own in zip(rows, base[rows].tolist(), strict=True):
             fits = own > OUT and (eligible is None or eligible[row])
             found = closely.gain(asked, row) if fits else None
             if found is None:
-                total[row] = OUT
+                totals.append(OUT)
+                places.append(ANY)
             else:
-                total[row] = found[0] * weight + own
-                self.places[row] = found[1]
+                totals.append(found[0] * weight + own)
+                places.append(found[1])
+        self.total[rows], self.places[rows] = totals, places
 
     # ------------------------------------------------------------- one
 

@@ -18,7 +18,7 @@ import numpy as np
 from controller.scheduler.closely import Closely
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.groups import Grouping
-from controller.scheduler.policies import POLICIES, Policy
+from controller.scheduler.policies import POLICIES, Policies, Policy
 from controller.scheduler.popularity import Popularity
 from controller.scheduler.view import (
     DOCUMENT_BYTES_LEAST,
@@ -117,9 +117,11 @@ class Base(Remembered):
 class Bases:
     """One `Base` per policy, for one view."""
 
-    def __init__(self, view: View, popularity: Popularity | None = None) -> None:
+    def __init__(
+        self, view: View, popularity: Popularity | None = None, policies: Policies = POLICIES
+    ) -> None:
         """`popularity`: what was learned elsewhere, where this view is a copy."""
-        self.view = view
+        self.view, self.policies = view, policies
         self._of: dict[str, Base] = {}
         self.popularity = popularity or Popularity()
 
@@ -135,7 +137,7 @@ class Bases:
     def of(self, policy: str) -> Base:
         base = self._of.get(policy)
         if base is None:
-            base = self._of[policy] = Base(self.view, POLICIES[policy])
+            base = self._of[policy] = Base(self.view, self.policies[policy])
         else:
             base.follow()
         return base
@@ -147,7 +149,7 @@ class Picker(Remembered):
     def __init__(self, view: View, demand: Demand, bases: Bases, policy: str) -> None:
         super().__init__(view)
         self.demand, self.bases, self.policy_name = demand, bases, policy
-        self.policy = POLICIES[policy]
+        self.policy = bases.policies[policy]
         self.asked = [i for i in range(len(NAMES)) if demand.resources[i] and i != SLOTS]
         self._fits = [(fit, weight) for fit, weight in self.policy.fits.values() if weight]
         self.eligible = _all_of(demand.eligible)

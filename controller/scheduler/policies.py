@@ -7,6 +7,8 @@ tasks are placed one by one.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +76,7 @@ POLICIES: dict[str, Policy] = {
         {"idle": (scores.idle, 0.70)},
     ),
     "weighted": Policy(
-        "every criterion, by the weights that the fleet's operator set",
+        "criteria by the weights that the fleet's operator set",
         {"room": (scores.room, 0.25), "even": (scores.even, 0.10), "packed": (scores.packed, 0.0)},
         {
             "cool": (scores.cool, 0.10),
@@ -92,6 +94,42 @@ POLICIES: dict[str, Policy] = {
         {"near": (scores.near, 0.75), "steady": (scores.steady, 0.10)},
     ),
 }
+
+WEIGHTED = "weighted"
+FITS: dict[str, scores.Fit] = {"room": scores.room, "even": scores.even, "packed": scores.packed}
+TRAITS: dict[str, scores.Trait] = {
+    **{name: trait for name, (trait, _) in _HEALTH.items()},
+    "idle": scores.idle,
+}
+"""Criteria that an operator may weigh."""
+Policies = Mapping[str, Policy]
+
+
+def weigh(weights: Mapping[str, int]) -> Policies:
+    """The table with `weighted` as an operator wants it; empty: as it stands. Weights are relative.
+
+    Raises `ValueError`, saying what is wrong, for an unknown criterion or when nothing weighs anything.
+    """
+    if not weights:
+        return POLICIES
+    known = (*FITS, *TRAITS)
+    for name in weights:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no criterion {name!r}{meant} Known: {', '.join(known)}")
+    total = sum(weights.values())
+    if total <= 0 or min(weights.values()) < 0:
+        raise ValueError("weights are 0 or more, and at least one is more")
+    shares = {name: weight / total for name, weight in weights.items()}
+    return POLICIES | {
+        WEIGHTED: Policy(
+            POLICIES[WEIGHTED].says,
+            {name: (fit, shares[name]) for name, fit in FITS.items() if shares.get(name)},
+            {name: (trait, shares[name]) for name, trait in TRAITS.items() if shares.get(name)},
+        )
+    }
+
 
 ADAPTIVE = "adaptive"
 ADAPTIVE_FULL = 0.75

@@ -19,6 +19,8 @@ from protocol.resources import NAMES
 
 WINDOW = 16_384
 """Arrivals until all are halved: about two tables' worth of noise below one per cent."""
+FIRST = 4
+"""Arrivals until the first table that is more than the prior."""
 GROWTH = 8
 """The next table is made when so many times the arrivals have been counted: early tables are rough."""
 STEP = WINDOW // 2
@@ -62,7 +64,7 @@ class Popularity:
         self.tables = 0
         self._counts: dict[Kind, float] = dict(PRIOR)
         self._total = 0
-        self._next = 1
+        self._next = FIRST
 
     def note(self, kind: Kind, tasks: int = 1) -> None:
         """`tasks` of this kind arrived; told once, whether they find room or not."""

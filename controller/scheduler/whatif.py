@@ -21,7 +21,7 @@ from controller.scheduler.explain import GANG, PARALLEL, Why, why_none
 from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
-from controller.scheduler.policies import resolve, utilisation
+from controller.scheduler.policies import POLICIES, Policies, resolve, utilisation
 from controller.scheduler.popularity import Popularity
 from controller.scheduler.view import NOTHING, Demand, Flags, Share, View
 from protocol.resources import Resources
@@ -82,10 +82,12 @@ class RoomLeft(NamedTuple):
 class Trial:
     """A copy of a fleet's room, to try things on."""
 
-    def __init__(self, view: View, popularity: Popularity | None = None) -> None:
+    def __init__(
+        self, view: View, popularity: Popularity | None = None, policies: Policies = POLICIES
+    ) -> None:
         self.view = view.copy()
-        self.popularity = popularity
-        self._bases = Bases(self.view, popularity)
+        self.popularity, self.policies = popularity, policies
+        self._bases = Bases(self.view, popularity, policies)
         self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
 
     # ------------------------------------------------------------- devices
@@ -102,7 +104,7 @@ class Trial:
 
     def grown(self) -> None:
         """Devices were added to the view: nothing remembered has their rows."""
-        self._bases = Bases(self.view, self.popularity)
+        self._bases = Bases(self.view, self.popularity, self.policies)
         self._pickers.clear()
 
     # ------------------------------------------------------------- tasks

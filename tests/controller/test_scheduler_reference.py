@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from controller.scheduler.filters import passing
 from controller.scheduler.pick import NO_DEVICE, OUT, Bases, Picker
-from controller.scheduler.policies import ADAPTIVE, NAMES, POLICIES, resolve
+from controller.scheduler.policies import ADAPTIVE, NAMES, POLICIES, resolve, weigh
 from tests.controller.scheduler_fleets import (
     demand_of,
     demands,
@@ -118,8 +119,8 @@ def test_many_among_equal_devices_keep_the_order_of_ties(shapes, count):
     fleet = [
         {
             "online": True, "open": True, "fit": True, "able": True, "offered": (cpu, memory, 0, 0, 0, 0, 99),
-            "reserved": (0,) * 7, "accelerators": [], "cameras": 0, "bytes": 60_000, "speed": 1_000, "heat": 40,
-            "flaky": 0.0, "turn": 0,
+            "reserved": (0,) * 7, "accelerators": [], "cameras": 0, "bytes": 60_000, "speed": 1_000,
+            "heat": 40, "flaky": 0.0, "turn": 0,
         }
         for cpu, memory in shapes
     ]  # fmt: skip
@@ -204,3 +205,36 @@ def test_round_robin_gives_each_device_its_turn():
         rows.append(picker.pick())
         view.take(rows[-1], picker.share(rows[-1]), 0)
     assert rows == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_an_operator_weighs_the_criteria_of_weighted():
+    table = weigh({"room": 3, "near": 1})
+    assert {n: w for n, (_, w) in table["weighted"].fits.items()} == {"room": 0.75}
+    assert {n: w for n, (_, w) in table["weighted"].traits.items()} == {"near": 0.25}
+    assert weigh({}) is POLICIES and table["balanced"] is POLICIES["balanced"]
+    fleet = [
+        {
+            "online": True, "open": True, "fit": True, "able": True, "offered": (100, 100, 0, 0, 0, 0, 9),
+            "reserved": (used, 0, 0, 0, 0, 0, 0), "accelerators": [], "cameras": 0, "bytes": 60_000,
+            "speed": 1_000, "heat": 40, "flaky": flaky, "turn": 0,
+        }
+        for used, flaky in ((0, 2.0), (40, 0.0))
+    ]  # fmt: skip
+    asked = {"amounts": (1, 0, 0, 0, 0, 0, 1), "bytes": 0, "cameras": 0, "models": (), "reference": False}
+    for weights, row in (({"room": 1}, 0), ({"steady": 1}, 1)):
+        view = view_of(fleet)
+        demand = demand_of(fleet, asked | {"wish": False})
+        assert Picker(view, demand, Bases(view, None, weigh(weights)), "weighted").pick() == row
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"rooms": 1}, "did you mean 'room'?"),
+        ({"room": 0}, "at least one"),
+        ({"room": -1, "near": 3}, "0 or more"),
+    ],
+)
+def test_weights_that_say_nothing_are_refused(weights, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        weigh(weights)
