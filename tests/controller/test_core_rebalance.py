@@ -236,6 +236,22 @@ def test_tasks_that_must_stand_apart_do_so_after_a_plan(yard):
     assert sorted(racks) == ["r0", "r1", "r2"] and y.plans().now.ratio < 1.5
 
 
+def test_two_tasks_that_must_stand_apart_are_not_sent_to_one_place(desk_kit):
+    racks = {i: {"rack": f"r{i}"} for i in range(3)}
+    y = Yard(desk_kit, labels=racks, rooms={2: Resources(16_000, 16_000, 10_000, 0)})
+    y.desk.decide("d2", "cordon")
+    for i in (0, 1):
+        there = (Constraint("device", "=", f"d{i}"),)
+        y.desk.submit(job=f"fixed{i}", needs=Resources(2_000, 64), constraints=there)
+    apart = (Constraint("label.rack", "distinct", ""),)
+    y.desk.submit(job="apart", count=2, needs=Resources(2_000, 64), constraints=apart)
+    y.live(3_000)
+    y.desk.decide("d2", "uncordon")
+    y.live(COOL_MS)
+    plan = y.ask()
+    assert [(m.task[:5], m.target) for m in plan.moves] == [("apart", "d2")] and not plan.reached
+
+
 def test_a_spread_keeps_its_shares(yard):
     labels = {i: {"zone": "ab"[i % 2]} for i in range(4)}
     y = yard(devices=4, labels=labels)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from controller.core.events import RebalanceAsked, RebalanceDecided, RebalancesQueried
 from controller.core.rules import Rules
-from protocol.messages import RunEntry, Runs
+from protocol.core import Publish
+from protocol.messages import NO_REVISION, Assignments, RunEntry, Runs
 from protocol.resources import Resources
 from protocol.tasks import RunState
 
@@ -16,20 +17,20 @@ ROOM = Resources(4_000, 4_096, 10_000, 0)
 class Yard:
     """A desk with devices that do as they are told: they beat, run what is listed, drop what is not."""
 
-    def __init__(self, kit, rules=None, devices=3, labels=None):
+    def __init__(self, kit, rules=None, devices=3, labels=None, rooms=None):
         self.kit, self.desk = kit, kit.Desk(rules=rules or Rules("spread"))
-        self.seq, self.number, self.session = 10, {}, {}
+        self.seq, self.number, self.session, self.told = 10, {}, {}, {}
         self.silent, self.deaf_to = set(), set()
         self.moving_most = 0
         for i in range(devices):
-            self.join(f"d{i}", (labels or {}).get(i))
+            self.join(f"d{i}", (labels or {}).get(i), (rooms or {}).get(i, ROOM))
 
     @property
     def core(self):
         return self.desk.core
 
-    def join(self, name, labels=None):
-        self.session[name] = self.desk.join(name, labels=labels or {})
+    def join(self, name, labels=None, room=ROOM):
+        self.session[name] = self.desk.join(name, labels=labels or {}, room=room)
         self.number[name] = 1
 
     def live(self, ms, step=1_000):
@@ -42,23 +43,34 @@ class Yard:
 
     def beat(self):
         self.seq += 1
+        self.listen()
         for name, session in self.session.items():
             if name not in self.silent:
-                self.desk.heartbeat(name, session, self.seq, runs=self.number[name])
+                held = self.told[name].revision if name in self.told else None
+                self.desk.heartbeat(name, session, self.seq, held, runs=self.number[name])
+        self.listen()
         for name in self.session:
             if name not in self.silent and name not in self.deaf_to:
                 self.report(name)
         self.check()
 
-    def report(self, name):
-        row = self.core.ledger.fleet.index[name]
-        told = self.core.documents.current.get(row)
-        entries = tuple(
-            RunEntry(a.task, a.attempt, RunState.RUNNING) for a in (told.attempts if told else ())
-        )
+    def listen(self):
+        """Documents reach their devices; a core that takes over has to know what they hold by itself."""
+        for effect in self.desk.said:
+            if isinstance(effect, Publish) and isinstance(effect.message, Assignments):
+                self.told[effect.device] = effect.message
+        self.desk.said.clear()
+
+    def report(self, name, **ended):
+        """Everything that is listed runs; `ended`: task -> exit code of what does not any more."""
+        told = self.told.get(name)
+        entries = []
+        for a in told.attempts if told else ():
+            over = (RunState.ENDED, ended[a.task]) if a.task in ended else (RunState.RUNNING,)
+            entries.append(RunEntry(a.task, a.attempt, *over))
         self.number[name] += 1
-        runs = Runs(self.session[name], self.number[name], self.desk.document(name), entries)
-        self.desk.message(name, runs)
+        answers = told.revision if told else NO_REVISION
+        self.desk.message(name, Runs(self.session[name], self.number[name], answers, tuple(entries)))
 
     def check(self):
         """Nothing is ever reserved beyond what is offered, and the budget of C4 holds."""
