@@ -16,7 +16,6 @@ from controller.core.fleet import ONLINE, Fleet
 from controller.core.holds import Holds
 from controller.core.leases import Leases
 from controller.core.liveness import Liveness
-from controller.core.placement import Placement
 from controller.core.sessions import Sessions
 from controller.core.tasks import Tasks
 from edge_agent.core.agent import RECEIVERS, Agent
@@ -77,12 +76,12 @@ def _will_sticks(self, row, now_ms):
 
 
 def _placed_in_quarantine(original):
-    def view(self):
-        seen = original(self)
-        seen.open = seen.open | self.fleet.quarantined[: self.fleet.count]
-        return seen
+    def judge(self, row):
+        quarantined, self.quarantined[row] = bool(self.quarantined[row]), False
+        original(self, row)
+        self.quarantined[row] = quarantined
 
-    return view
+    return judge
 
 
 def _freed_in_quarantine(original):
@@ -217,7 +216,7 @@ SESSIONS = (
         "that it gets no work and is told to start none",
         "work_after_quarantine",
         "I6",
-        (Swap(Placement, "view", _placed_in_quarantine), instead(Agent, "_may_start", _starts_in_quarantine)),
+        (Swap(Fleet, "_judge", _placed_in_quarantine), instead(Agent, "_may_start", _starts_in_quarantine)),
         "the controller places nothing there, the agent starts nothing; both are off",
     ),
     Mutation(

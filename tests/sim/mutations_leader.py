@@ -195,7 +195,7 @@ def _never_final(original):
 def _cancels_wait_too(original):
     def on_due(self, key, now_ms):
         attempt = self.ledger.attempts.get(key)
-        if attempt is not None and self._must_wait(attempt, now_ms):
+        if attempt is not None and self._held_back(attempt.device, now_ms):
             self.ledger.deadlines.set("hold", key, now_ms + 500)
         else:
             original(self, key, now_ms)
