@@ -7,16 +7,18 @@ may hold several events in one. Health is known as it reached the controller tha
 
 from __future__ import annotations
 
-from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, JobState, LeaderRow
+from dataclasses import dataclass, field
+
+from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, JobState
 from protocol import topics
 from protocol.errors import RemoteGarbage
-from protocol.messages import HEALTH_KNOWN, ON_BATTERY, UNDERVOLTAGE, Health, Heartbeat
+from protocol.messages import HEALTH_KNOWN, ON_BATTERY, UNDERVOLTAGE, Health, Heartbeat, LeaseAnswer
 from protocol.tasks import JobKind
 from sim.checking.base import Checker, Heard
 from sim.checking.picture import Commit, job_of
 from sim.checking.welcome import most_of, together, turned_away, value_of, words
 from sim.ears import understand
-from sim.observations import Committed, DatabaseRestored, Delivered, Observation
+from sim.observations import DatabaseRestored, Delivered, Observation
 
 PREEMPTED = "preempted by "
 DELTA = 10
@@ -178,44 +180,34 @@ class WelcomeThere(Checker):
     taint against it, and no guard (heat, voltage, battery) that the controller has heard of."""
 
     invariant = "P7"
-    channels = (Heartbeat.channel,)
+    channels = (Heartbeat.channel, LeaseAnswer.channel)
 
     def hears(self) -> dict[type[Observation], Heard]:
-        self._ails: dict[tuple[str, str], list[int]] = {}
-        """(Controller, device) -> since when it hears that the device is unfit, and the next commits."""
-        self._leads: dict[str, int] = {}
-        """Controller -> its epoch, as its renewals tell it."""
-        return {Delivered: self._delivered, Committed: self._committed}
+        self._ails: dict[tuple[str, str], Ailing] = {}
+        """(Controller, device) -> the first heartbeat that told it the device is unfit."""
+        return {Delivered: self._delivered}
 
     def _delivered(self, delivery: Delivered) -> None:
-        if not (delivery.received and delivery.client.startswith(topics.CONTROLLER)):
-            return
+        """Up, what reached a controller; down, what it answered: so it has taken that in."""
         device, channel = delivery.topic.split("/")[3:5]
-        if channel != Heartbeat.channel:
+        if delivery.received != (channel == Heartbeat.channel) or not delivery.client.startswith(
+            topics.CONTROLLER
+        ):
+            return
+        place = (delivery.client, device)
+        if channel == LeaseAnswer.channel and place not in self._ails:
             return
         try:
             message = understand(delivery.topic, delivery.payload)
         except RemoteGarbage:
             return
-        if not isinstance(message, Heartbeat) or not message.health.flags & HEALTH_KNOWN:
-            return
-        place = (delivery.client, device)
-        if not unfit(message.health):
-            self._ails.pop(place, None)
-        else:
-            self._ails.setdefault(place, [delivery.at_ms])
-
-    def _committed(self, commit: Committed) -> None:
-        """Whoever led anew has heard nothing; who committed twice since has read what came before."""
-        for row in commit.rows:
-            if isinstance(row, LeaderRow):
-                client = f"{topics.CONTROLLER}-{row.holder}"
-                if self._leads.get(client) != row.epoch:
-                    self._leads[client] = row.epoch
-                    self._ails = {place: told for place, told in self._ails.items() if place[0] != client}
-        for (client, _), told in self._ails.items():
-            if self._leads.get(client) == commit.epoch and len(told) < 3 and commit.at_ms > told[-1]:
-                told.append(commit.at_ms)
+        if isinstance(message, LeaseAnswer):
+            self._ails[place].answered(message, delivery.at_ms)
+        elif isinstance(message, Heartbeat) and message.health.flags & HEALTH_KNOWN:
+            if not unfit(message.health):
+                self._ails.pop(place, None)
+            else:
+                self._ails.setdefault(place, Ailing(message.session, message.seq))
 
     def on_commit(self, commit: Commit) -> None:
         before = {row.device: old for old, row in commit.devices if old is not None}
@@ -236,15 +228,28 @@ class WelcomeThere(Checker):
             self.breach(f"{row.task} {row.attempt} is given to {row.device}, which {why}", row.device)
 
     def _judge_condition(self, row: AttemptRow, commit: Commit) -> None:
-        for client, epoch in self._leads.items():
-            told = self._ails.get((client, row.device), ()) if epoch == commit.epoch else ()
-            if len(told) == 3 and commit.at_ms - told[-1] > SEEN_WITHIN_MS:
-                what = f"is given to {row.device}, unfit since {told[0]}"
-                self.breach(f"{row.task} {row.attempt} {what}", row.device)
+        for (_, device), told in self._ails.items():
+            known_ms = told.known_ms.get(commit.epoch, commit.at_ms) if device == row.device else commit.at_ms
+            if commit.at_ms - known_ms > SEEN_WITHIN_MS:
+                what = f"is given to {device}, known to be unfit since {known_ms}"
+                self.breach(f"{row.task} {row.attempt} {what}", device)
 
     def on_restored(self, copy: DatabaseRestored) -> None:
-        self._leads.clear()
         self._ails.clear()
+
+
+@dataclass(slots=True)
+class Ailing:
+    """A device that said it is unfit, in this heartbeat."""
+
+    session: int
+    seq: int
+    known_ms: dict[int, int] = field(default_factory=dict)
+    """Epoch -> when a leader of it had answered that heartbeat, or a later one."""
+
+    def answered(self, answer: LeaseAnswer, at_ms: int) -> None:
+        if (answer.session, answer.seq) >= (self.session, self.seq):
+            self.known_ms.setdefault(answer.epoch, at_ms)
 
 
 def unfit(health: Health) -> bool:

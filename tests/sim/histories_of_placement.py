@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from history_book import CONTROLLER, NEEDS, attempt, audit, task
+from history_book import NEEDS, attempt, audit, task
 
 from controller.core.records import (
     AttemptState,
@@ -13,9 +13,8 @@ from controller.core.records import (
     DeviceRow,
     JobRules,
     JobState,
-    LeaderRow,
 )
-from protocol.messages import HEALTH_KNOWN, Health, Heartbeat, Held
+from protocol.messages import HEALTH_KNOWN, NO_REVISION, Health, Heartbeat, Held, LeaseAnswer
 from protocol.resources import Resources
 from protocol.tasks import JobKind, TaskState
 
@@ -385,17 +384,15 @@ def a_taint_of_the_same_commit(b):
     )
 
 
-def told_of(b, *healths, commits=3):
-    """A leader who commits hears of these; then, after half a minute, something is placed."""
+def told_of(b, *healths, answers=(1,), epoch=7):
+    """A leader hears of these, and answers these heartbeats; then, a while later, something is placed."""
     b.device()
     b.submit()
-    b.commit(LeaderRow(7, CONTROLLER.rpartition("-")[2], 0))
-    for number, health in enumerate(healths):
+    for number, health in enumerate(healths, 1):
         b.after(1_000)
-        b.heard("d0", Heartbeat(5, number + 1, Held(0, 0, 1, 1, 0, 0), health=health))
-    for _ in range(commits):
-        b.after(3_000)
-        b.commit(LeaderRow(7, CONTROLLER.rpartition("-")[2], 0))
+        b.heard("d0", Heartbeat(5, number, Held(0, 0, 1, 1, 0, 0), health=health))
+        if number in answers:
+            b.heard("d0", LeaseAnswer(epoch, 5, number, NO_REVISION, 0, 0, 0, 0), received=False)
     b.after(12_000)
     b.heard("d0", Heartbeat(5, 9, Held(0, 0, 1, 1, 0, 0)))
     b.assign()
@@ -412,8 +409,13 @@ def on_a_device_that_cooled_down(b):
 
 
 @passes("P7")
-def before_the_guard_was_looked_at(b):
-    told_of(b, HOT, commits=1)
+def when_the_heat_was_not_heard(b):
+    told_of(b, HOT, answers=())
+
+
+@passes("P7")
+def when_another_leader_heard_of_the_heat(b):
+    told_of(b, HOT, epoch=6)
 
 
 # ------------------------------------------------------------- P8
