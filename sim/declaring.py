@@ -160,7 +160,8 @@ def _draw_job(rng: Random, number: int, features: Features, plain_jobs: int) -> 
 
     kind = rng.choice((JobKind.BATCH, JobKind.BATCH, JobKind.SERVICE))
     kind = JobKind.DAEMON if takes("daemons", 0.3) else JobKind.CRON if takes("crons", 0.3) else kind
-    words = _plain_words(rng, kind, f"k{number}", takes("crowds", 0.7))
+    crowded = takes("crowds", 0.7) or takes("ranks", 0.6)  # who has room enough sends nobody away
+    words = _plain_words(rng, kind, f"k{number}", crowded)
     alone = kind is JobKind.DAEMON
     if takes("gangs") and not alone:
         words |= {"gang": 1, "count": rng.randint(2, 5)}

@@ -283,7 +283,7 @@ def a_number_twice(b):
     b.submit()
     b.assign(number=2)
     b.pending(number=2)
-    b.assign(number=1)
+    b.commit(attempt("j1.0", "d0", 1))
 
 
 @breaks("I4")
