@@ -98,11 +98,10 @@ class Fragmented:
     def arrive(self, number: int, task: Task) -> bool:
         """Places the task, or drops it."""
         picker = self.pickers.get(task)
-        demand = demand_of(task) if picker is None else picker.demand
-        self.bases.fragmentation.note(demand)
         if picker is None:
-            picker = FragmentationPicker(self.fleet.view, demand, self.bases, FRAGMENTATION)
+            picker = FragmentationPicker(self.fleet.view, demand_of(task), self.bases, FRAGMENTATION)
             self.pickers[task] = picker
+        self.bases.popularity.note(picker.kind)
         row = picker.pick()
         if row == NO_DEVICE and self.max_moves and task.total_milli:
             row = self._made(picker, task)

@@ -13,6 +13,7 @@ import numpy as np
 from controller.scheduler.closely import Asked
 from controller.scheduler.fragmentation import ANY, SCALE
 from controller.scheduler.pick import OUT, Bases, Picker, _all_of
+from controller.scheduler.popularity import kind_of
 from controller.scheduler.view import (
     DOCUMENT_BYTES_LEAST,
     GPU,
