@@ -180,15 +180,16 @@ class Tasks:
 
     def cancel(self, task: Task, actor: str, now_ms: int, reason: str = CANCELLED) -> Attempt | None:
         """Wants the task to end; returns the attempt that must leave its document first, if any."""
-        task.row.desired, task.row.reason = CANCELLED, reason
+        wished, task.row.desired, task.row.reason = task.row.desired, CANCELLED, reason
         if task.row.state is TaskState.PENDING:
             self._finish(task, TaskState.CANCELLED, reason, now_ms, actor)
             return None
         self.ledger.outlive(task.row.id)
         self.ledger.save(task.row)
-        self.ledger.audit(
-            now_ms, "task", task.row.id, "run", CANCELLED, actor, task.row.device, task.row.attempt
-        )
+        if wished != CANCELLED:  # a daemon's task that had to go anyway is not told twice (I10)
+            self.ledger.audit(
+                now_ms, "task", task.row.id, wished, CANCELLED, actor, task.row.device, task.row.attempt
+            )
         return self.attempt_of(task)
 
     def expire(self, task: Task, now_ms: int) -> Attempt | None:

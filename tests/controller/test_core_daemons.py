@@ -216,6 +216,18 @@ def test_cancel_ends_all_of_them_even_when_there_are_none(desk):
     assert desk.store.job("mon").row.state.value == "cancelled" and where(desk) == []
 
 
+def test_a_cancel_of_what_had_to_go_anyway_is_told_once(desk):
+    number = desk.join("d1", labels={"zone": "a"})
+    daemon(desk, constraints=ZONE_A)
+    desk.after(200)
+    show(desk, "d1", number, 5, "mon.0")
+    desk.inventory("d1", number, 2, labels={})
+    desk.cancel("mon")
+    rows = [entry.row for entry in desk.store.audit(limit=1_000)]
+    told = [(row.old, row.new) for row in rows if row.object == "mon.0"]
+    assert told.count(("run", "cancelled")) == 1
+
+
 def test_a_restart_makes_neither_more_nor_fewer(desk):
     numbers = [desk.join(f"d{i}", labels={"zone": "a" if i % 2 else "b"}) for i in range(4)]
     daemon(desk, constraints=ZONE_A)
