@@ -72,8 +72,12 @@ class Holds:
     def _conclude(self, attempt: Attempt, entry: RunEntry, now_ms: int) -> None:
         """The device says how the attempt ended."""
         row = attempt.row
+        removed = row.state is AttemptState.REMOVED
         row.exit_code = entry.exit_code if entry.exit_code >= 0 else None
-        row.signal, row.reason = entry.signal, entry.reason or row.reason
+        row.signal = entry.signal
+        # A run that was stopped for us ended for our reason; the device only knows that it was stopped.
+        told = row.reason if removed and entry.state is RunState.STOPPED else entry.reason
+        row.reason = told or entry.reason or row.reason
         well = entry.state is RunState.ENDED and entry.exit_code == 0 and not attempt.job.service
         if well and self.ledger.is_elder(attempt):
             self.keep(attempt, now_ms)  # done is done: nothing is gained by doing it again
@@ -82,7 +86,7 @@ class Holds:
         if task is None:
             self.ledger.count("stale_results")
         elif entry.state is not RunState.ENDED:
-            self.tasks.lost(task, entry.reason or entry.state.name.lower(), now_ms)
+            self.tasks.lost(task, row.reason or entry.state.name.lower(), now_ms)
         elif well:
             self.tasks.succeeded(task, now_ms)
         else:

@@ -100,10 +100,13 @@ class Rebalance:
         if event.moves_max:
             aims = replace(aims, moves_max=min(event.moves_max, aims.moves_max))
         plan = self._make(aims, event.actor, now_ms)
-        if not event.dry_run:
+        idle = "" if plan.moves else self._why_idle(plan, now_ms)
+        if event.dry_run and idle:
+            plan.turn(PlanState.STALE, idle)
+        elif not event.dry_run:
             self._enter(plan, now_ms)
-            if not plan.moves:
-                self._turn(plan, PlanState.STALE, "nothing to do", event.actor, now_ms)
+            if idle:
+                self._turn(plan, PlanState.STALE, idle, event.actor, now_ms)
             elif event.approve:
                 self._approve(plan, event.actor, now_ms)
         self.ledger.emit(Reply(event.request, plan_view(plan, self.fleet.names, True)))
@@ -160,6 +163,19 @@ class Rebalance:
         return VoluntaryPlan(
             self._id("r"), actor, now_ms, self.ledger.wall(now_ms), moves, made.before, after, reached
         )
+
+    def _why_idle(self, plan: VoluntaryPlan, now_ms: int) -> str:
+        """Why a plan moves nothing: it need not, or it may not yet."""
+        if plan.reached:
+            return "nothing to do"
+        fresh = sum(
+            not self.carrying.rested(attempt, task, now_ms)
+            for attempt, task, _ in self._staying(now_ms)
+            if may_move(attempt.job)
+        )
+        tasks = f"{fresh:,} task{'s' * (fresh != 1)}"
+        cooling = f"; {tasks} came to their devices too lately to be moved again" if fresh else ""
+        return f"nothing to do: no move would help{cooling}"
 
     def _staying(self, now_ms: int) -> Iterator[tuple[Attempt, Task, bool]]:
         """Attempts that are not on their way out, and whether they may move."""

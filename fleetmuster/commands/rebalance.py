@@ -65,7 +65,7 @@ def plan(session: Session, options: Namespace) -> Exit:
     made = session.client.ask_rebalance(request)
     _show(session, made)
     if not made.get("moves"):
-        session.console.say("nothing to do: no move would make the fleet more even")
+        session.console.say(made.get("reason") or "nothing to do: no move would make the fleet more even")
     elif not options.dry_run and made.get("state") == "proposed":
         session.console.say(f"it waits for approval: fm rebalance approve {made['id']}")
     return Exit.OK

@@ -34,6 +34,17 @@ def test_a_more_important_task_takes_the_place_of_another_which_waits_again(stag
     assert desk.core.nominations.by_task == {}
 
 
+def test_a_device_that_says_stopped_does_not_hide_why(stage, desk):
+    stage.filled()
+    desk.placed(job="high", needs=FULL, priority=10)
+    stage.report("d1", also=[("low.0", 1, RunState.STOPPED, -1, 15, "stopped")])
+    desk.after(200)
+    assert stage.where("high.0") == "d1"
+    ended = desk.attempt(1, "low.0")
+    assert (ended.signal, ended.reason) == (15, "preempted by high")
+    assert desk.task("low.0").reason == "preempted by high"
+
+
 def test_what_was_never_told_is_free_and_replaced_in_the_next_round(stage, desk):
     desk.placed(job="low", needs=FULL)
     stage.run_all()

@@ -60,7 +60,7 @@ def test_a_second_look_finds_nothing_to_do(yard):
     y.live(COOL_MS + 300_000)
     assert len(y.plans().items) == before == 1
     again = y.ask()
-    assert (again.moves, again.state, again.reason) == ([], "stale", "nothing to do")
+    assert (again.moves, again.state, again.reason) == ([], "stale", "nothing to do: no move would help")
 
 
 def test_what_was_just_moved_stays_for_three_leases(yard):
@@ -75,6 +75,20 @@ def test_what_was_just_moved_stays_for_three_leases(yard):
     assert not moved & {m.task for m in y.ask(dry_run=True).moves}
     y.live(25_000)
     assert moved & {m.task for m in y.ask(dry_run=True).moves}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_plan_that_may_move_nothing_yet_says_so(yard, dry_run):
+    y = yard(devices=1)
+    y.desk.submit(job="j1", count=3, needs=Resources(1_000, 64))
+    y.live(5_000)
+    y.join("d1")
+    y.live(2_000)
+    idle = y.ask(dry_run=dry_run)
+    assert (idle.moves, idle.state, idle.reached) == ([], "stale", False)
+    assert idle.reason.endswith("; 3 tasks came to their devices too lately to be moved again")
+    y.live(COOL_MS)
+    assert y.ask(dry_run=dry_run).moves
 
 
 def test_the_budget_is_one_for_plans_and_drains(yard):
