@@ -228,3 +228,26 @@ def room_that_comes_back() -> set[str]:
     stage.run_on("d0", Wish(needs=SMALL_ROOM._replace(disk_mib=0), runs_ms=30_000))
     stage.world.submit(Wish())
     return settled(stage, 60_000)
+
+
+def gang_that_was_promised_room() -> set[str]:
+    """One of two has to move, and others give way for it; meanwhile the other one ends too. What was
+    promised to the first is no reason to place it alone."""
+    stage = Stage(rooms=(SMALL_ROOM, SMALL_ROOM, SMALL_ROOM))
+    world, whole = stage.world, SMALL_ROOM._replace(disk_mib=0)
+    stage.run_on("d2", Wish(kind=JobKind.SERVICE, needs=whole, max_attempts=0))
+    gang = Wish(2, 25_000, 1, needs=whole, priority=50, rules=JobRules(gang=True), max_attempts=9)
+    job = world.submit(gang)
+    world.until(lambda: all(world.running(f"{job}.{n}") for n in (0, 1)), 20_000)
+    world.network.cut("d2")
+    world.decide("d1", "drain")
+    world.until(lambda: world.core.nominations.by_task, 10_000)
+    world.until(lambda: not placed(stage, job), 60_000)
+    world.decide("d0", "cordon")
+    world.network.heal("d2")
+    world.advance(60_000)
+    stage.expect(not placed(stage, job), "I11")
+    for device in ("d0", "d1"):
+        world.decide(device, "uncordon")
+    stage.within(60_000, lambda: len(placed(stage, job)) == 2, "I11")
+    return stage.broken()
