@@ -98,6 +98,13 @@ PLACEMENT = (
         (instead(Placement, "_place_gang", _in_part),),
     ),
     Mutation(
+        "P1 a promise places one of a gang",
+        "that a gang which holds nothing ends its promises",
+        "gang_that_was_promised_room",
+        "P1",
+        (Swap(Placement, "_place_nominees", _with_rules(gang=False)),),
+    ),
+    Mutation(
         "P2 groups are not looked at",
         "`distinct_device` and its like",
         "each_on_a_device_of_its_own",
