@@ -11,7 +11,8 @@ from protocol.messages import Inventory
 CORES_MAX = 4_096
 MEMORY_MIB_MAX = 64 * 1_048_576
 KBIT_S_MAX = 1_000_000_000
-_BAD = frozenset(" =\t\n")
+NAME_BYTES_MAX = 100
+"""Of an accelerator: what is told to a run must find room in its device's document."""
 
 
 def doubt_of(message: Inventory) -> str:
@@ -33,8 +34,10 @@ def _accelerators_doubt(message: Inventory) -> str:
     if len(names) != len(dict.fromkeys(names)):
         return "names two of its accelerators alike"
     for name in names:
-        if not name or name == "cpu" or _BAD & frozenset(name):
+        if not name or name == "cpu" or any(c == "=" or c.isspace() for c in name):
             return f"calls an accelerator {name!r:.40}: no spaces, no '='"
+        if len(name.encode()) > NAME_BYTES_MAX:
+            return f"calls an accelerator {name!r:.40}…: at most {NAME_BYTES_MAX} bytes"
     total = sum(a.milli for a in message.accelerators)
     if names and total != message.capacity.gpu_milli:
         return f"says gpu_milli {message.capacity.gpu_milli:,}, its accelerators add up to {total:,}"

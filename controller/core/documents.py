@@ -264,9 +264,10 @@ def _shortest_ms(content: tuple[AssignedAttempt, ...]) -> int:
 def entry(attempt: Attempt) -> AssignedAttempt:
     """What a document says of an attempt."""
     job, spec, given = attempt.job.row, attempt.job.row.spec, attempt.row.given
-    resources = (
-        spec.resources._replace(cpu_milli=attempt.share.resources.cpu_milli) if given else spec.resources
-    )
+    # Slots are counted here alone, and an agent of before they were there reads no longer row than four.
+    resources = spec.resources._replace(slots=0)
+    if given:
+        resources = resources._replace(cpu_milli=attempt.share.resources.cpu_milli)
     return AssignedAttempt(
         attempt.row.task, attempt.row.attempt, spec.runtime, spec.command, spec.env, resources,
         job.guarantee, job.lease_ms, spec.timeout_ms, spec.stop_grace_ms, accelerators=names_given(given),

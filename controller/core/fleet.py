@@ -243,6 +243,8 @@ class Fleet:
         self.willed_ms[row] = NEVER
         # Inventories are numbered per session: the last session's number would pass for this one's.
         self.inventory[row] = 0
+        # Of health, too, nothing is told at its begin: what is no longer measured must not stand for ever.
+        self.view.forget_health(row)
         self._judge(row)
 
     def forget_session(self, row: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from controller.core.claims import NAME_BYTES_MAX
 from controller.core.daemons import Daemons
 from controller.core.dependencies import Dependencies
 from controller.core.effects import Reply
@@ -17,7 +18,8 @@ from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.records import KEYS_MAX, JobRow, JobState
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView, SubmittedView
-from controller.scheduler.view import Demand
+from controller.scheduler.view import WHOLE_MILLI, Demand
+from protocol.limits import ACCELERATORS_MAX
 from protocol.tasks import JobKind, TaskState
 
 ENTRY_BYTES = 160
@@ -30,7 +32,9 @@ def entry_bytes(row: JobRow) -> int:
     """What one attempt of the job takes in a document, at most; a bound, because encoding is dear."""
     spec = row.spec
     texts = (row.id, spec.runtime, *spec.command, *spec.env.keys(), *spec.env.values())
-    return ENTRY_BYTES + sum(len(t.encode()) + TEXT_BYTES for t in texts)
+    accelerators = min(ACCELERATORS_MAX, -(-spec.resources.gpu_milli // WHOLE_MILLI))
+    names = accelerators * (NAME_BYTES_MAX + TEXT_BYTES)
+    return ENTRY_BYTES + names + sum(len(t.encode()) + TEXT_BYTES for t in texts)
 
 
 def new_job(row: JobRow) -> Job:

@@ -99,7 +99,9 @@ class Placement:
             if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
-        if self.fleet.room_generation != room:  # some victims were free at once
+        for job in self.preemption.put_off:
+            job.blocked = -1
+        if self.preemption.put_off or self.fleet.room_generation != room:  # some victims were free at once
             self.wake(now_ms)
 
     def _waiting(self) -> list[Job]:

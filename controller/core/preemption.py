@@ -67,6 +67,10 @@ class Preemption:
         self._vain: dict[tuple[str, int], int] = {}
         """Kinds of demand and priority for which nothing was found -> at which room generation."""
         self._searches = 0
+        self.put_off: list[Job] = []
+        """Jobs that the round had no search left for: they are looked at in the next one."""
+        self._resume: dict[str, int] = {}
+        """Daemons whose tasks were not all searched for -> where to go on."""
         self._tried: dict[str, int] = {}
         """Of starving tasks: the device that was kept for it in vain."""
 
@@ -74,6 +78,9 @@ class Preemption:
         """A round of placement begins."""
         self.nominations.tidy()
         self._searches = SEARCHES_PER_ROUND
+        self.put_off.clear()
+        if len(self._resume) > TRIED_MAX:
+            self._resume.clear()
         if len(self._tried) > TRIED_MAX:
             self._tried.clear()
         if len(self._vain) > TRIED_MAX:
@@ -88,9 +95,13 @@ class Preemption:
 
     def _may_preempt(self, job: Job) -> bool:
         at_most = job.row.priority - DELTA
-        if self._searches <= 0 or at_most < 0 or min(self.ledger.priorities, default=at_most + 1) > at_most:
+        if at_most < 0 or min(self.ledger.priorities, default=at_most + 1) > at_most:
             return False
-        return self._vain.get((job.signature, job.row.priority)) != self.fleet.room_generation
+        if self._vain.get((job.signature, job.row.priority)) == self.fleet.room_generation:
+            return False
+        if self._searches <= 0:
+            self.put_off.append(job)
+        return self._searches > 0
 
     def _starves(self, job: Job, now_ms: int) -> bool:
         if job.daemon or job.ready_ms is None or now_ms - max(job.ready_ms, job.assigned_ms) < STARVING_MS:
@@ -108,12 +119,17 @@ class Preemption:
                 grouping.placed(nomination.row)
         most = job.row.rules.parallel_max or len(job.ready) + len(job.placed)
         most -= len(job.placed) + len(promised)
-        for id in list(job.ready):
-            task = self.ledger.tasks.get(id)
+        ready = list(job.ready)
+        for at in range(self._resume.pop(job.row.id, 0), len(ready)):
+            id, task = ready[at], self.ledger.tasks.get(ready[at])
             if task is None or task.row.state is not TaskState.PENDING or id in self.nominations.by_task:
                 continue
+            if job.daemon and self._searches <= 0:
+                self._resume[job.row.id] = at
+                self.put_off.append(job)
+                break
             if most <= 0 or not self._make_room(Seeker(task, demand, grouping), now_ms):
-                if not job.daemon or self._searches <= 0:
+                if not job.daemon:
                     break
                 continue
             most -= 1
@@ -134,6 +150,16 @@ class Preemption:
         if seeker.grouping is not None:
             rows &= seeker.grouping.allows()
         return self.nominations.bar(rows)
+
+    def _allows(self, seeker: Seeker, row: int) -> bool:
+        """The same of one device: a daemon asks it for each of its tasks."""
+        view, grouping = self.fleet.view, seeker.grouping
+        return bool(
+            (view.online[row] and view.open[row] and view.fit[row])
+            and all(column[row] for column in seeker.demand.eligible.values())
+            and (grouping is None or grouping.allows()[row])
+            and all(n.row != row for n in self.nominations.by_task.values())
+        )
 
     # ------------------------------------------------------------- preemption
 
@@ -164,7 +190,7 @@ class Preemption:
 
         if seeker.task.row.pin:
             row = self.fleet.index[seeker.task.row.pin]
-            if not self._allowed(seeker)[row]:
+            if not self._allows(seeker, row):
                 return None
             self._searches -= 1
             victims = on_device(view, seeker.demand, row, held_on(row), at_most)
@@ -172,7 +198,7 @@ class Preemption:
         self._searches -= 1
         self._note_changes()
         choice = cheapest(view, seeker.demand, self._allowed(seeker), self._holdings, at_most, held_on)
-        if choice is None:
+        if choice is None and seeker.grouping is None:  # else it is vain for this job alone
             self._vain[job.signature, job.row.priority] = self.fleet.room_generation
         return choice
 

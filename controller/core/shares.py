@@ -8,7 +8,7 @@ otherwise later. Text: `cpu=540 gpu0=500 gpu1=1000`; names hold neither space no
 from __future__ import annotations
 
 from controller.core.records import DeviceRow
-from controller.scheduler.view import Demand, Share
+from controller.scheduler.view import WHOLE_MILLI, Demand, Share
 
 NOWHERE = -1
 """Place of an accelerator that the device no longer has."""
@@ -26,7 +26,7 @@ def write_share(share: Share, demand: Demand, record: DeviceRow) -> str:
 def read_share(text: str, demand: Demand, record: DeviceRow) -> Share:
     """The share of an attempt on its device as the device is now."""
     resources, places = demand.resources, []
-    for part in text.split():
+    for part in _parts(text):
         name, _, amount = part.rpartition("=")
         if name == "cpu":
             resources = resources._replace(cpu_milli=int(amount))
@@ -37,7 +37,12 @@ def read_share(text: str, demand: Demand, record: DeviceRow) -> Share:
 
 def names_given(text: str) -> tuple[str, ...]:
     """The accelerators that an attempt was given, by name."""
-    return tuple(p.rpartition("=")[0] for p in text.split() if not p.startswith("cpu="))
+    return tuple(p.rpartition("=")[0] for p in _parts(text) if not p.startswith("cpu="))
+
+
+def _parts(text: str) -> list[str]:
+    """At spaces alone: other white space was written as part of a name, and must not make it unreadable."""
+    return text.split(" ") if text else []
 
 
 def name_of(record: DeviceRow, place: int) -> str:
@@ -46,7 +51,8 @@ def name_of(record: DeviceRow, place: int) -> str:
 
 
 def place_of(record: DeviceRow, name: str) -> int:
-    """Where it stands among the device's accelerators."""
+    """Where it stands among the device's accelerators; one that it no longer has stands nowhere."""
     if not record.accelerators:
-        return int(name[3:]) if name.startswith("gpu") and name[3:].isdecimal() else NOWHERE
+        place = int(name[3:]) if name.startswith("gpu") and name[3:].isdecimal() else NOWHERE
+        return place if place < -(-record.capacity.gpu_milli // WHOLE_MILLI) else NOWHERE
     return next((i for i, (n, _, _) in enumerate(record.accelerators) if n == name), NOWHERE)

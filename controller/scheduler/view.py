@@ -29,6 +29,10 @@ WHOLE_MILLI = 1_000
 DOCUMENT_BYTES_LEAST = 1_024
 """A device whose document has less left counts as full: so most tasks need not ask."""
 NO_MODEL = -1
+MODELS_MAX = 4_096
+EXTRAS_KINDS_MAX = 256
+"""Names that devices bring, for the whole fleet: one that invents more with each inventory must not
+fill the memory. An accelerator of a model beyond counts as of none, an extra beyond is not offered."""
 LOG_ROWS_MAX = 100_000
 """Then who remembers looks at everything anew: a log must not grow for ever."""
 
@@ -36,6 +40,8 @@ _INTS = ("document_bytes_free", "core_speed_milli", "turn", "temperature_c", "ba
          "wear_percent", "latency_ms")  # fmt: skip
 _FLAGS = ("online", "open", "fit", "throttled", "undervoltage", "on_battery", "metered", "told")
 _FLOATS = ("flakiness", "busy")
+_HEALTH = ("told", "throttled", "undervoltage", "on_battery", "metered", "temperature_c", "battery_percent",
+           "wear_percent", "latency_ms")  # fmt: skip
 
 
 class Share(NamedTuple):
@@ -200,13 +206,23 @@ class View:
         self._offer_accelerators(row, accelerators)
         extras, taken_of = extras or {}, extras_reserved or {}
         for name in (*extras, *taken_of):
-            if name not in self._extras:
-                self._extras[name] = (np.zeros(self._size, np.int64), np.zeros(self._size, np.int64))
-                self._expose()
+            self._know_extra(name)
         for name, free in self.extras_free.items():
             self.extras_offered[name][row] = extras.get(name, 0)
             free[row] = extras.get(name, 0) - taken_of.get(name, 0)
         self.touch(row)
+
+    def _know_extra(self, name: str) -> bool:
+        """Whether a site-defined resource is counted; from the first time that anybody names it."""
+        if name not in self._extras and len(self._extras) < EXTRAS_KINDS_MAX:
+            self._extras[name] = (np.zeros(self._size, np.int64), np.zeros(self._size, np.int64))
+            self._expose()
+        return name in self._extras
+
+    def _model(self, name: str) -> int:
+        if name not in self.models and len(self.models) >= MODELS_MAX:
+            return NO_MODEL
+        return self.models.setdefault(name, len(self.models))
 
     def _offer_accelerators(self, row: int, accelerators: Sequence[tuple[str, int]]) -> None:
         wanted = min(len(accelerators), ACCELERATORS_MAX)
@@ -220,7 +236,7 @@ class View:
         self.accel_free[row], self.accel_model[row] = 0, NO_MODEL
         for place, (model, milli) in enumerate(accelerators[:wanted]):
             self.accel_free[row, place] = milli
-            self.accel_model[row, place] = self.models.setdefault(model, len(self.models))
+            self.accel_model[row, place] = self._model(model)
 
     def touch(self, row: int) -> None:
         """Something about this row changed."""
@@ -232,6 +248,11 @@ class View:
         """Much has changed at once."""
         self.log.clear()
         self.era += 1
+
+    def forget_health(self, row: int) -> None:
+        """What a device said of its health no longer counts; until it says something, all may be well."""
+        for name in _HEALTH:
+            self._columns[name][row] = 0
 
     # ------------------------------------------------------------- room
 
@@ -258,7 +279,7 @@ class View:
         self.document_bytes_free[row] -= sign * entry_bytes
         self.take_accelerators(row, share, sign)
         for name, amount in share.extras:
-            if name in self.extras_free:
+            if self._know_extra(name):  # also one that nobody offers: what is given back was taken
                 self.extras_free[name][row] -= sign * amount
         self.touch(row)
 
