@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.core.facts import Facts
-from controller.core.records import DeviceRow, DocumentRow
+from controller.core.records import DeviceRow, DocumentRow, clone
 from controller.scheduler.view import Share, View
 from protocol import limits
 from protocol.limits import ACCELERATORS_MAX, DOCUMENT_ATTEMPTS_MAX, PAYLOAD_BYTES_MAX
@@ -157,12 +157,15 @@ class Fleet:
     def describe(self, row: int, message: Inventory, shares: Iterable[Share] = ()) -> None:
         """Takes over what a device says it is; `shares` are reserved there and stay so."""
         record = self.records[row]
+        before = clone(record)
         record.profile, record.capacity, record.labels = message.profile, message.capacity, message.labels
         record.runtimes, record.version, record.limits = message.runtimes, message.version, message.limits
         record.containment, record.heartbeat_ms = message.containment, message.heartbeat_ms
         record.accelerators = tuple((a.name, a.model, a.milli) for a in message.accelerators)
         record.extras, record.core_speed_milli = message.extras, message.core_speed_milli
-        record.inventory = message.number
+        before.inventory = record.inventory = message.number
+        if record == before:
+            return  # as at the begin of most sessions: whoever waits need not be looked at for that
         self._describe(row, shares)
         self._retell(row)
 

@@ -15,7 +15,7 @@ Rejected: shutting the device for all others (its remaining room would lie idle)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from controller.core.ledger import Job, Ledger, Task
@@ -58,6 +58,9 @@ class Nominations:
         self.ledger = ledger
         self.fleet = ledger.fleet
         self.by_task: dict[str, Nomination] = {}
+        self._by_job: dict[str, dict[str, Nomination]] = {}
+        self._priorities: dict[int, int] = {}
+        """How many nominees that don't starve are of each priority: most jobs stand above none of them."""
 
     def nominated_for(self, task: str) -> str | None:
         """The device whose room is promised to this task."""
@@ -65,7 +68,7 @@ class Nominations:
         return self.fleet.names[found.row] if found else None
 
     def of(self, job: Job) -> list[Nomination]:
-        return [n for n in self.by_task.values() if n.task.job is job]
+        return list(self._by_job.get(job.row.id, {}).values())
 
     def victims_left(self) -> int:
         """Victims that are still on their way out."""
@@ -73,7 +76,7 @@ class Nominations:
         return sum(v in left for n in self.by_task.values() for v in n.victims)
 
     def starving(self) -> int:
-        return sum(n.starving for n in self.by_task.values())
+        return len(self.by_task) - sum(self._priorities.values())
 
     def bar(self, rows: Flags) -> Flags:
         """These devices but for those with a promise: one at a time is enough."""
@@ -89,20 +92,35 @@ class Nominations:
     ) -> None:  # fmt: skip
         """Sets room aside for a task that has no promise yet."""
         nomination = Nomination(task, row, share, victims, starving)
-        self.by_task[task.row.id] = nomination
+        self._enter(nomination, 1)
         self._set_aside(nomination)
         self.ledger.deadlines.set(DUE, task.row.id, until_ms)
         self.ledger.count("nominations")
 
     def end(self, task: str) -> None:
         """The promise is over; what was set aside is anybody's."""
-        nomination = self.by_task.pop(task, None)
+        nomination = self.by_task.get(task)
         if nomination is None:
             return
+        self._enter(nomination, -1)
         self.ledger.deadlines.clear(DUE, task)
         if nomination.aside:
             self._give_back(nomination)
             self.fleet.note_room()
+
+    def _enter(self, nomination: Nomination, by: int) -> None:
+        """Puts it where it is looked for, or takes it out."""
+        id, job = nomination.task.row.id, nomination.task.job.row
+        if by > 0:
+            self.by_task[id] = self._by_job.setdefault(job.id, {})[id] = nomination
+        else:
+            del self.by_task[id], self._by_job[job.id][id]
+            if not self._by_job[job.id]:
+                del self._by_job[job.id]
+        if not nomination.starving:
+            left = self._priorities[job.priority] = self._priorities.get(job.priority, 0) + by
+            if not left:
+                del self._priorities[job.priority]
 
     def on_due(self, task: str) -> None:
         """Its time is up: what it waited for did not come."""
@@ -110,9 +128,10 @@ class Nominations:
             self.ledger.count("nominations_expired")
             self.end(task)
 
-    def tidy(self) -> None:
-        """Ends the promises whose task is placed or over, or whose device is shut."""
-        for id, nomination in list(self.by_task.items()):
+    def tidy(self, some: Iterable[Nomination] | None = None) -> None:
+        """Ends the promises (of these, or all) whose task is placed or over, or whose device is shut."""
+        for nomination in list(self.by_task.values()) if some is None else some:
+            id = nomination.task.row.id
             known = self.ledger.tasks.get(id) is nomination.task
             if (
                 not known
@@ -125,6 +144,8 @@ class Nominations:
 
     def lifted_for(self, job: Job, now_ms: int) -> list[Nomination]:
         """Gives back what this job may take, until `restore`."""
+        if not self.starving() and min(self._priorities, default=job.row.priority) >= job.row.priority:
+            return []
         found = [n for n in self.by_task.values() if n.aside and n.yields_to(job, now_ms)]
         for nomination in found:
             self._give_back(nomination)

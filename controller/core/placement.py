@@ -21,7 +21,7 @@ from controller.core.tasks import Tasks
 from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
-from controller.scheduler.policies import resolve
+from controller.scheduler.policies import ADAPTIVE, resolve
 from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share, View
 from protocol.tasks import TaskState
@@ -55,6 +55,8 @@ class Placement:
         self._bases = Bases(ledger.fleet.view, None, rules.policies)
         self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
         self._pickers_era = (-1, -1)
+        self._adaptive = ""
+        """What `adaptive` means since the last round: a look at the load costs more than a placement."""
 
     def wake(self, now_ms: int) -> None:
         """Something became ready, or some room free."""
@@ -77,6 +79,7 @@ class Placement:
         self.due_ms = None
         self.condition.refresh(now_ms)
         self.preemption.begin_round()
+        self._adaptive = ""
         room = self.fleet.room_generation
         queue = Queue(self.ledger, self._waiting(), now_ms)
         budget = PLACEMENTS_PER_ROUND
@@ -117,7 +120,7 @@ class Placement:
         demand = self.requests.demand(job)
         if new:
             self._bases.popularity.note(kind_of(demand), max(1, job.left))
-        key = (job.signature, resolve(job.row.rules.policy or self.policy, self.fleet.view))
+        key = (job.signature, self._policy_of(job))
         picker = self._pickers.get(key)
         if picker is None:
             picker = self._pickers[key] = picker_of(self.fleet.view, demand, self._bases, key[1])
@@ -126,6 +129,12 @@ class Placement:
         else:
             self._pickers.move_to_end(key)
         return picker
+
+    def _policy_of(self, job: Job) -> str:
+        name = job.row.rules.policy or self.policy
+        if name == ADAPTIVE:
+            name = self._adaptive = self._adaptive or resolve(ADAPTIVE, self.fleet.view)
+        return name
 
     @property
     def popularity(self) -> Popularity:
@@ -153,7 +162,7 @@ class Placement:
         if job.ready and placed < budget and (lifted := self.nominations.lifted_for(job, now_ms)):
             placed += self._place(job, budget - placed, now_ms)
             self.nominations.restore(lifted)
-        self.nominations.tidy()
+        self.nominations.tidy(self.nominations.of(job))
         return placed
 
     def _place_nominees(self, job: Job, now_ms: int) -> int:

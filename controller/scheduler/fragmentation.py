@@ -78,9 +78,7 @@ class Fragmentation:
         view, usable = self.view, self.usable
         count, milli = demand.accelerators
         free = np.maximum(view.accel_free[rows], 0)
-        room = {
-            i: self._room(demand, i, rows) for i in {CPU, MEMORY, GPU, *(s.resource for s in usable.starved)}
-        }
+        room = {i: self._room(demand, i, rows) for i in usable.looked_at}
         cells = usable.cell(room[CPU], room[MEMORY])[:, :, None]
         if usable.has_models:
             cells = cells + usable.table(view.accel_model[rows])

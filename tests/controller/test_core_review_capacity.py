@@ -192,3 +192,15 @@ def test_no_document_names_slots(desk):
     [attempt] = desk.core.ledger.attempts.values()
     assert attempt.share.resources.slots == 2
     assert entry(attempt).resources == Resources(100, 10)
+
+
+def test_the_same_words_at_the_begin_of_a_session_wake_nobody(desk):
+    desk.join(labels={"zone": "a"})
+    fleet = desk.core.ledger.fleet
+    before = fleet.facts_generation, fleet.facts.flags("label.zone", "=", "a").tolist()
+    desk.inventory("d1", 1 << 24, 2, labels={"zone": "a"})
+    assert (fleet.facts_generation, fleet.facts.flags("label.zone", "=", "a").tolist()) == before
+    assert fleet.records[0].inventory == 2 and not fleet.retold
+    desk.inventory("d1", 1 << 24, 3, labels={"zone": "b"})
+    assert fleet.facts.flags("label.zone", "=", "b").tolist() == [True]
+    assert desk.store.load().devices[0].labels == {"zone": "b"}
