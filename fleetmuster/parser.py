@@ -126,7 +126,8 @@ def _add_job_words(run: Options) -> None:
     _add_order(run.add_argument_group("when"))
     _add_trouble(run.add_argument_group("if it fails, or its device is lost"))
     run.add_argument("--env", type=_value(parse_env), action="append", default=[], metavar="K=V")
-    run.add_argument("--runtime", choices=("process", "simulated"), default="process")
+    runtime = "what runs it; a device must have it: process (the default), simulated (virtual devices)"
+    run.add_argument("--runtime", default="process", metavar="NAME", help=runtime)
     run.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
 
 
@@ -333,7 +334,9 @@ def _add_shape(add: Options) -> None:
     add.add_argument("--slots", type=_whole(0), metavar="N", help="tasks at once")
     _add_listed(add, "--need", _value(parse_need), "NAME[=N]", "what only this site counts: camera=1")
     _add_listed(add, "--label", _value(parse_env), "K=V", "a label, as site=attic")
-    _add_listed(add, "--runtime", _value(str), "NAME", "default: the profile's, or process")
+    _add_listed(
+        add, "--runtime", _value(str), "NAME", "process, simulated (default: the profile's, or process)"
+    )
     _add_listed(add, "--taint", _value(str), "KEY[=VALUE]:EFFECT", TAINT_EFFECTS)
 
 

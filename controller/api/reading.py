@@ -23,6 +23,13 @@ BODY_BYTES_MAX = 1_048_576
 """The largest job that fits one document is 32 KiB; JSON escapes make that 200 KiB at most."""
 
 M = TypeVar("M", bound=BaseModel)
+_BOUNDS = {
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+}
+"""pydantic's name of a bound, our words for it, and where it tells the number."""
 
 
 async def read_json(request: Request, model: type[M]) -> tuple[M, int]:
@@ -82,6 +89,9 @@ def _fault(item: ErrorDetails, model: type[BaseModel]) -> BodyFault:
     elif item["type"] == "literal_error" and isinstance(item["input"], str):
         expected = item.get("ctx", {}).get("expected", "")
         detail += _suggestion(item["input"][:60], expected.replace("'", "").replace(" or ", ", ").split(", "))
+    elif item["type"] in _BOUNDS:
+        word, key = _BOUNDS[item["type"]]
+        detail = f"must be {word} {item.get('ctx', {}).get(key, 0):,}"
     elif item["type"] == "string_pattern_mismatch":
         detail = f"must match {item.get('ctx', {}).get('pattern', '')}"
     return BodyFault("".join(f"/{_escaped(str(part))}" for part in path), detail)

@@ -39,6 +39,7 @@ CODES = (
     FITS, NO_DEVICES, CLOSED, OFFLINE, GUARDED, PINNED, ROOM, *RESOURCE_CODES,
     "extra", "document", "constraint", "runtime", "taint", "distinct", PARALLEL, GANG,
 )  # fmt: skip
+_ALL_TAINTED = "every open device that could take it has a taint that the job doesn't tolerate"
 _ATTRIBUTE_CODES = {"runtime": "runtime", "toleration": "taint", "constraint": "constraint"}
 
 
@@ -158,7 +159,8 @@ def _attributes(view: View, demand: Demand, able: Flags) -> Why | None:
     able &= view.open
     for words, column in demand.eligible.items():
         if not (able & column).any():
-            return Why(_ATTRIBUTE_CODES[kind_of(words)], f"no open device has {words}")
+            code = _ATTRIBUTE_CODES[kind_of(words)]
+            return Why(code, _ALL_TAINTED if code == "taint" else f"no open device has {words}")
         able &= column
     return None
 

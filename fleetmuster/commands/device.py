@@ -228,8 +228,14 @@ def _room_row(name: str, room: dict[str, Number]) -> list[str]:
         show_cpu(room.get("gpu_milli", 0)),
         show_rate(room.get("up_kbit_s", 0)),
         show_rate(room.get("down_kbit_s", 0)),
-        str(room.get("slots", 0)),
+        _slots(name, room),
     ]
+
+
+def _slots(name: str, room: dict[str, Number]) -> str:
+    """A capacity of 0 is no bound of the device's own; `free` is then what its document can still list."""
+    slots = room.get("slots", 0)
+    return "no bound" if name == "capacity" and not slots else str(slots)
 
 
 def _flags(device: RemoteDevice) -> str:

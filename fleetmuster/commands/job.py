@@ -138,20 +138,24 @@ VERBS = {"run": run, "wait": wait, "list": list_, "show": show, "cancel": cancel
 
 
 def _row(job: RemoteJob) -> list[str]:
-    counts = job.get("tasks") or {}
-    waiting = counts.get("pending", 0) + counts.get("assigned", 0)
     return [
         job["id"],
         job.get("name") or "",
         job.get("kind") or "",
         job.get("state") or "",
-        str(job.get("count", "")),
-        str(waiting),
-        str(counts.get("running", 0)),
-        str(counts.get("succeeded", 0)),
-        str(counts.get("failed", 0)),
+        *_numbers(job),
         age(job.get("created")),
     ]
+
+
+def _numbers(job: RemoteJob) -> list[str]:
+    """Of a cron job none: its `count` is of the jobs that it makes, which stand in the list themselves."""
+    if job.get("kind") == "cron":
+        return [""] * 5
+    counts = job.get("tasks") or {}
+    waiting = counts.get("pending", 0) + counts.get("assigned", 0)
+    states = [str(counts.get(state, 0)) for state in ("running", "succeeded", "failed")]
+    return [str(job.get("count", "")), str(waiting), *states]
 
 
 def _more_columns(jobs: Sequence[RemoteJob]) -> dict[str, Column]:
@@ -176,6 +180,7 @@ def _rule_facts(job: RemoteJob) -> list[tuple[str, str]]:
         ("owner", job.get("owner") or ""),
         ("policy", job.get("policy") or ""),
         ("schedule", f"{schedule} ({job.get('zone') or 'UTC'}; {passed})" if schedule else ""),
+        ("each time", f"a batch job of {job.get('count') or 1}" if schedule else ""),
         ("made by", job.get("parent") or ""),
         ("gang", "all at once, or none" if job.get("gang") else ""),
         ("parallel", f"at most {job['parallel_max']}" if job.get("parallel_max") else ""),

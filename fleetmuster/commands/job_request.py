@@ -6,6 +6,7 @@ controller. A pointer into the body means nothing to who typed options; the opti
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 
 from fleetmuster.exits import usage
@@ -66,6 +67,12 @@ OPTION_OF = {
         )
     },
 }
+
+
+_FIELDS = re.compile(r"\btask(?:\.[a-z_]+)+")
+"""How the controller's texts speak of other fields: `task.resources.gpu_milli`."""
+_UNITS = ("_milli", "_mib", "_kbit_s", "_ms")
+"""Fields in whose unit a text counts, which is not the one that was typed."""
 
 
 def job_request(options: Namespace) -> JobRequest:
@@ -151,10 +158,22 @@ def _add_wishes(spec: RemoteTaskSpec, options: Namespace) -> None:
             spreads.append(spread)
 
 
-def name_the_option(error: ApiError) -> None:
-    """Tells which option to change, from the pointer of a fault."""
-    path = error.pointer.strip("#/")
+def name_the_option(error: ApiError, path: str | None = None) -> None:
+    """Tells which option to change, from the pointer of a fault, or from its `path` in a job."""
+    path = error.pointer.strip("#/") if path is None else path
     while path and path not in OPTION_OF:
         path = path.rpartition("/")[0]
-    if path and not error.next_step:
-        error.next_step = f"change {OPTION_OF[path]}"
+    if path:
+        field = path.rpartition("/")[2]
+        unit = f" ({field})" if field.endswith(_UNITS) else ""
+        blame(error, OPTION_OF[path], unit)
+
+
+def blame(error: ApiError, option: str, unit: str = "") -> None:
+    """Puts what was typed in the place of the pointer, and names the options that the text speaks of."""
+    text = error.what.removeprefix(f"{error.pointer}: ").removesuffix(f" (at {error.pointer})")
+    error.what = f"{option}{unit}: {text}"
+    if not error.next_step:
+        fields = (named.replace(".", "/").removeprefix("task/") for named in _FIELDS.findall(text))
+        others = [said for field in fields if (said := OPTION_OF.get(f"task/{field}", option)) != option]
+        error.next_step = f"change {option}" + "".join(f", or say {other}" for other in others)

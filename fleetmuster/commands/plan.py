@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from fleetmuster.commands.job_request import job_request, name_the_option
+from fleetmuster.commands.job_request import blame, job_request, name_the_option
 from fleetmuster.exits import Exit, usage
 from fleetmuster.plan_records import LossLine, PlannedLine, PlanRequest, RemotePlan, RoomLine
 from fleetmuster.quantities import show_cpu, show_memory
@@ -33,12 +33,13 @@ _SHAPE = {
 _SHAPE_LISTS = {"extras": "need", "labels": "label", "runtimes": "runtime", "taints": "taint"}
 _BROKEN = (Column("TASK", fixed=True), Column("JOB"), Column("DEVICE"), Column("REASON"), Column("WHY"))
 _MOVED = (Column("TASK", fixed=True), Column("JOB"), Column("DEVICE"), Column("TO"))
+_PLACED = (Column("TASK", fixed=True), Column("JOB"), Column("TO"))
 _LOSSES = (
     Column("SITES LOST"),
     Column("DEVICES", right=True),
     Column("MOVED", right=True),
     Column("BROKEN", right=True),
-    Column("USED", right=True),
+    Column("RESERVED", right=True),
 )
 
 
@@ -103,14 +104,19 @@ def _ask(session: Session, options: Namespace, changes: list[dict[str, object]])
 
 def _name_the_option(error: ApiError) -> None:
     """Tells which option to change, from the pointer of a fault."""
-    field = error.pointer.removeprefix("/changes/0/")
-    if field.startswith("submit/"):
-        error.pointer = field.removeprefix("submit")
-        name_the_option(error)
-    elif field.startswith("add/") and not error.next_step:
-        said = field.removeprefix("add/").removeprefix("capacity/").split("/")[0]
+    change, _, field = error.pointer.removeprefix("/changes/").partition("/")[2].partition("/")
+    if change == "submit":
+        name_the_option(error, field)
+    elif change == "add":
+        said = field.removeprefix("capacity/").split("/")[0]
         option = _SHAPE.get(said) or _SHAPE_LISTS.get(said) or said
-        error.next_step = f"change --{option}"
+        blame(error, "N" if option == "count" else f"--{option}")
+    elif change in ("drain", "lose"):
+        blame(error, "--site" if field.startswith("site") else "DEVICE")
+        error.next_step = "fm device list"
+        if error.what.startswith("DEVICE: no device "):
+            error.what = error.what.removeprefix("DEVICE: ")
+            error.code = Exit.NOT_FOUND  # as fm device drain says it
 
 
 # ---------------------------------------------------------------------- showing
@@ -126,7 +132,7 @@ def _show(session: Session, plan: RemotePlan) -> None:
             ("devices", _change(*(f"{room.get('devices') or 0:,}" for room in (before, after)))),
             ("cpu free", _change(*(_free(room, "cpu_milli") for room in (before, after)))),
             ("memory free", _change(*(_free(room, "memory_mib") for room in (before, after)))),
-            ("used", _change(*(_percent(room.get("utilisation")) for room in (before, after)))),
+            ("reserved", _change(*(_percent(room.get("utilisation")) for room in (before, after)))),
             (
                 "room for",
                 ", ".join(f"{m.get('copies'):,} more of {m.get('job')}" for m in plan.get("more") or []),
@@ -140,8 +146,8 @@ def _show(session: Session, plan: RemotePlan) -> None:
     _table(
         session, "would move:", _MOVED, [_places(t) for t in plan.get("moved") or []], counts.get("moved", 0)
     )
-    placed = [_places(t) for t in plan.get("placed") or []]
-    _table(session, "would be placed:", _MOVED, placed, counts.get("placed", 0))
+    placed = [[t.get("task") or "", t.get("job") or "", t.get("to") or ""] for t in plan.get("placed") or []]
+    _table(session, "would be placed:", _PLACED, placed, counts.get("placed", 0))
     _show_survival(session, plan)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from fleetmuster.commands.job_request import blame
 from fleetmuster.exits import Exit
 from fleetmuster.moments import age
 from fleetmuster.rebalance_records import (
@@ -20,6 +21,7 @@ from fleetmuster.rebalance_records import (
 from fleetmuster.records import Number
 from fleetmuster.session import Session
 from fleetmuster.tables import Column
+from fleetmuster.wire import ApiError
 
 NAMES_SHOWN = 10
 _PLANS = (
@@ -62,7 +64,12 @@ def plan(session: Session, options: Namespace) -> Exit:
         request["approve"] = True
     if options.max_moves is not None:
         request["moves_max"] = options.max_moves
-    made = session.client.ask_rebalance(request)
+    try:
+        made = session.client.ask_rebalance(request)
+    except ApiError as error:
+        if error.pointer == "/moves_max":
+            blame(error, "--max-moves")
+        raise
     _show(session, made)
     if not made.get("moves"):
         session.console.say(made.get("reason") or "nothing to do: no move would make the fleet more even")

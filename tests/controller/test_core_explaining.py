@@ -52,7 +52,7 @@ def test_attributes_taints_and_absence_have_their_words(desk, desk_kit):
     fleet.taint(fleet.index["b1"], ("gpu=shared:no_place", "old:prefer_not"))
     desk.placed(constraints=(Constraint("label.zone", "=", "b"),))
     view = told(desk, desk_kit)
-    assert view.reason == "taint"
+    assert view.reason == "taint" and "has a taint that the job doesn't tolerate" in view.summary
     assert words(view) == ["tolerate gpu=shared:no_place, as b1 has it", "drop label.zone = b"]
     assert [r.devices for r in view.remedies] == [1, 1]
 

@@ -68,6 +68,7 @@ guarantee     at_least_one
 owner         team-a
 policy        binpack
 schedule      */5 * * * * (Europe/Berlin; no overlap, missed: once)
+each time     a batch job of 2
 gang          all at once, or none
 parallel      at most 10
 after         j0 ended
@@ -297,6 +298,28 @@ def test_a_pointer_is_told_as_the_option_that_was_typed(api, fm, refusal, pointe
     assert f"next: change {option}\n" in fm("job", "run", "--", "x").err
 
 
+@pytest.mark.parametrize(
+    ("detail", "pointer", "told"),
+    [
+        ("/zone: no such zone", "/zone", "fm: --zone: no such zone\n  next: change --zone\n"),
+        (
+            "/task/resources/cpu_milli: must be at most 10,000,000",
+            "/task/resources/cpu_milli",
+            "fm: --cpu (cpu_milli): must be at most 10,000,000\n  next: change --cpu\n",
+        ),
+        (
+            "/task/accelerator_models: say task.resources.gpu_milli",
+            "/task/accelerator_models",
+            "fm: --gpu-model: say task.resources.gpu_milli\n  next: change --gpu-model, or say --gpu\n",
+        ),
+        ("no", "/elsewhere", "fm: no (at /elsewhere)\n"),
+    ],
+)
+def test_what_was_typed_stands_where_the_controller_points(api, fm, refusal, detail, pointer, told):
+    api.on("POST", "/jobs", refusal(422, detail, pointer))
+    assert fm("job", "run", "--", "x").err == told
+
+
 def test_every_field_of_a_job_has_an_option():
     named = {path.removeprefix("task/").removeprefix("resources/") for path in OPTION_OF}
     fields = {*JobBody.model_fields, *TaskBody.model_fields, *ResourcesBody.model_fields}
@@ -316,6 +339,7 @@ def test_the_list_tells_owners_and_schedules_where_there_are_some(api, fm):
     header, plain, rich = fm("job", "list").out.splitlines()
     assert header.split()[-2:] == ["OWNER", "SCHEDULE"]
     assert rich.endswith("team-a  */5 * * * *") and "team-a" not in plain
+    assert rich.split("open")[1].split()[1:2] == ["team-a"]  # no tasks of its own, so no numbers
     api.on("GET", "/jobs", {"items": [{**JOB, "owner": "me"}, {**JOB, "owner": "me"}], "next": None})
     assert "OWNER" not in fm("job", "list").out
 

@@ -117,6 +117,14 @@ def test_show_tells_what_a_device_has_beyond_amounts(api, fm):
     assert capacity.split()[-5:] == ["2", "Mbit/s", "1.5", "Gbit/s", "8"]
 
 
+def test_a_device_without_a_bound_on_tasks_says_so(api, fm):
+    amounts = {"capacity": {"slots": 0}, "reserved": {"slots": 2}, "free": {"slots": 510}}
+    api.on("GET", "/devices/pi-7", {**DEVICE, **amounts})
+    rows = {line.split()[0]: line for line in fm("device", "show", "pi-7").out.splitlines() if line}
+    assert rows["capacity"].endswith("  no bound")
+    assert rows["reserved"].endswith(" 2") and rows["free"].endswith(" 510")
+
+
 def test_a_healthy_device_and_a_silent_one_are_told_apart(api, fm):
     api.on("GET", "/devices/pi-7", {**DEVICE, "health": {"throttled": False}})
     assert "nothing to report" in fm("device", "show", "pi-7").out

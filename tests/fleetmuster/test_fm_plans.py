@@ -43,7 +43,7 @@ def test_a_calm_plan_is_a_page_and_0(api, fm):
         "devices      4 -> 3\n"
         "cpu free     8 (2 on one device) -> 4 (2 on one device)\n"
         "memory free  2 GiB (512 MiB on one device) -> 1 GiB (512 MiB on one device)\n"
-        "used         50% -> 83%\n"
+        "reserved     50% -> 83%\n"
         "\n"
         "would move:\n"
         "TASK   JOB  DEVICE  TO\n"
@@ -119,7 +119,7 @@ def test_room_for_more_and_sites_that_cant_be_lost(api, fm):
     ended = fm("plan", "submit", "--cpu", "1", "--survive", "2")
     assert ended.code == 9 and "room for     12 more of web\n" in ended.out
     assert "verdict      1 of 2 sets of sites can't be lost\n" in ended.out
-    assert "attic, (no site)        4      3       2   91%\n" in ended.out
+    assert "attic, (no site)        4      3       2       91%\n" in ended.out
     assert "7 sets of the smallest sites were not looked at" in ended.err
 
 
@@ -162,6 +162,22 @@ def test_a_fault_of_the_controller_names_the_option(api, fm, refusal, words, poi
     api.on("POST", "/plan", refusal(422, "no", pointer))
     ended = fm("plan", *words)
     assert ended.code == 2 and f"change {option}" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "pointer", "code"),
+    [
+        (("drain", "pi-7", "nobody"), "/changes/0/drain/1", 3),
+        (("lose", "nobody"), "/changes/0/lose/devices/0", 3),
+        (("lose", "pi-7", "--site", "nowhere"), "/changes/1/lose/site", 2),
+    ],
+)
+def test_devices_that_are_named_have_to_exist(api, fm, refusal, words, pointer, code):
+    what = "no device nobody" if code == 3 else "no device has the site 'nowhere'"
+    api.on("POST", "/plan", refusal(422, f"{pointer}: {what}", pointer))
+    ended = fm("plan", *words)
+    said = what if code == 3 else f"--site: {what}"
+    assert (ended.code, ended.err) == (code, f"fm: {said}\n  next: fm device list\n")
 
 
 def test_explain_shows_what_would_place_it(api, fm):

@@ -60,8 +60,8 @@ def test_a_dry_run_makes_nothing(api, port):
     [
         ({"dry_run": True, "approve": True}, "/approve", "one of the two"),
         ({"dry_run": 1}, "/dry_run", "valid boolean"),
-        ({"moves_max": 0}, "/moves_max", "greater than or equal to 1"),
-        ({"moves_max": 100_001}, "/moves_max", "less than or equal to 100000"),
+        ({"moves_max": 0}, "/moves_max", "must be at least 1"),
+        ({"moves_max": 100_001}, "/moves_max", "must be at most 100,000"),
         ({"moves": 5}, "/moves", "did you mean 'moves_max'?"),
         ([], "", "object"),
     ],
