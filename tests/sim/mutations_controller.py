@@ -361,13 +361,7 @@ GRANTS = (
         "the floor of attempt numbers",
         "backup_of_a_task_that_moved",
         "I15",
-        (
-            Swap(
-                Tasks,
-                "__init__",
-                lambda original: lambda self, ledger, documents, floor: original(self, ledger, documents, 0),
-            ),
-        ),
+        (Swap(Tasks, "__init__", lambda original: lambda self, *others: original(self, *others[:-1], 0)),),
     ),
     Mutation(
         "D1 any epoch believed",
