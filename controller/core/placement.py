@@ -158,7 +158,8 @@ class Placement:
         if not self.nominations.by_task:
             return self._place(job, budget, now_ms)
         placed = self._place_nominees(job, now_ms)
-        placed += self._place(job, budget - placed, now_ms)
+        if placed < budget:  # with none left it would count as what fits nowhere
+            placed += self._place(job, budget - placed, now_ms)
         if job.ready and placed < budget and (lifted := self.nominations.lifted_for(job, now_ms)):
             placed += self._place(job, budget - placed, now_ms)
             self.nominations.restore(lifted)

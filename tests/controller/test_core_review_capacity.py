@@ -116,6 +116,19 @@ def test_what_is_in_vain_for_a_job_with_rules_of_its_own_is_not_for_another(desk
     assert stage.leaving() == ["low.0"]
 
 
+def test_a_turn_that_promises_used_up_leaves_nobody_behind(desk, monkeypatch):
+    monkeypatch.setattr("controller.core.queue.TURN_TASKS", 1)
+    stage = Stage(desk)
+    stage.filled()
+    desk.submit(job="other", needs=FULL, constraints=NOWHERE_TO_BE_FOUND, rules=of("b"))
+    desk.placed(job="high", needs=FULL, count=2, priority=50, rules=of("a"))
+    assert stage.leaving() == ["low.0"]
+    stage.report("d1")
+    stage.join("d2")
+    desk.after(200)
+    assert {stage.where("high.0"), stage.where("high.1")} == {"d1", "d2"}
+
+
 # ------------------------------------------------------------- what devices say
 
 
