@@ -50,6 +50,8 @@ taint       a mark on a device, fm device taint ID KEY[=VALUE]:EFFECT. The effec
 toleration  which marks don't matter to a job: --tolerate KEY[=VALUE][:EFFECT], or '*'
 policy      how devices are chosen; --policy, otherwise the fleet's: balanced, binpack, spread,
             fragmentation, round_robin, least_loaded, weighted, latency, adaptive
+accelerator --gpu 0.5 is a share of one, --gpu 2 are two whole ones; --gpu-model: only these. A run
+            finds the names of its own in FM_ACCELERATORS
 array       --count N; each task has its number in FM_INDEX, from 0. --parallel M: at most
             so many at a time. --gang: all at once, or none
 order       --after JOB: once it has succeeded; --after JOB:ended: however it ended
