@@ -49,8 +49,9 @@ class Failover:
         """Site -> until when its failover is frozen."""
         self.deaf = False
         """The canary did not return: we cannot tell silence from our own deafness."""
-        self.queue: dict[int, list[AttemptId]] = {}
-        """Row -> attempts that may be taken off it as soon as nothing holds that back."""
+        self.queue: dict[int, dict[AttemptId, None]] = {}
+        """Row -> attempts that may be taken off it as soon as nothing holds that back; each once, however
+        often the device was lost meanwhile."""
         self._listening_until_ms = 0
         self.pace = Pace(FAILOVERS_AT_ONCE, FAILOVER_US)
         """Counts microseconds."""
@@ -120,7 +121,7 @@ class Failover:
         if attempt.row.state is AttemptState.REMOVED and not self._stranded(attempt):
             self.holds.on_hold_due(attempt, now_ms)
         elif self._lost(attempt):
-            self.queue.setdefault(attempt.device, []).append(key)
+            self.queue.setdefault(attempt.device, {})[key] = None
             self._look(now_ms)
 
     # ------------------------------------------------------------- the queue
