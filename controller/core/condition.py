@@ -31,6 +31,8 @@ GUARD_C = 85
 GUARD_BATTERY_PERCENT = 15
 LOST, FAILED = 1.0, 0.25
 """What a lost device, and what a failed attempt on it, adds: a task may fail by its own fault."""
+FAILED_MAX = FLAKY_MAX / 2
+"""So much at most by failed attempts: a hundred tasks of one bad job must not shut a fleet to all others."""
 
 
 class Condition:
@@ -59,7 +61,9 @@ class Condition:
     def blame(self, row: int, weight: float, now_ms: int) -> None:
         """A loss, or an attempt that failed there; the guard sees it when it looks next."""
         self._decay(now_ms)
-        self.fleet.view.flakiness[row] += weight
+        before = float(self.fleet.view.flakiness[row])
+        most = np.inf if weight >= LOST else max(before, FAILED_MAX)
+        self.fleet.view.flakiness[row] = min(before + weight, most)
 
     def _decay(self, now_ms: int) -> None:
         """What was noted until now is worth less; what is noted from now on must not be aged with it."""

@@ -29,6 +29,10 @@ from protocol.tasks import TaskState
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
 WAITING_PER_MS = 200
+LOOKS_PER_MS = 50_000
+"""Devices that demands which fit nowhere are held against, one by one: half of what a core manages."""
+LOOK_DEVICES_LEAST = 5_000
+"""A look at fewer costs as much."""
 PLACEMENTS_PER_ROUND = 5_000
 PICKERS_MAX = 64
 """Kinds of demand whose scores are remembered between rounds: 80 KB each at 10,000 devices."""
@@ -55,13 +59,17 @@ class Placement:
         self._bases = Bases(ledger.fleet.view, None, rules.policies)
         self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
         self._pickers_era = (-1, -1)
+        self._in_vain, self._round_room = 0, -1
+        """How many kinds of demand the last look at all that waits found no room for; and when that was."""
         self._adaptive = ""
         """What `adaptive` means since the last round: a look at the load costs more than a placement."""
 
     def wake(self, now_ms: int) -> None:
         """Something became ready, or some room free."""
         # A long queue is looked through less often, so that looking stays a small part of the work.
+        devices = max(self.fleet.count, LOOK_DEVICES_LEAST)
         gather = GATHER_MS + len(self.ledger.waiting) // WAITING_PER_MS
+        gather += max(0, self._in_vain - PICKERS_MAX) * devices // LOOKS_PER_MS
         wanted = max(now_ms + gather, self.not_before_ms)
         self.due_ms = wanted if self.due_ms is None else min(self.due_ms, wanted)
 
@@ -82,7 +90,7 @@ class Placement:
         self._adaptive = ""
         room = self.fleet.room_generation
         queue = Queue(self.ledger, self._waiting(), now_ms)
-        budget = PLACEMENTS_PER_ROUND
+        budget, in_vain = PLACEMENTS_PER_ROUND, 0
         while (job := queue.next()) is not None:
             turn = min(budget, queue.turn())
             alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
@@ -92,6 +100,7 @@ class Placement:
                 else self._place_promised(job, turn, now_ms)
             )
             budget -= placed
+            in_vain += not placed
             for one in alike:
                 if not one.ready:
                     self.ledger.waiting.pop(one.row.id, None)
@@ -102,6 +111,8 @@ class Placement:
             if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
+        self._in_vain = in_vain if room != self._round_room else max(in_vain, self._in_vain)
+        self._round_room = room
         for job in self.preemption.put_off:
             job.blocked = -1
         if self.preemption.put_off or self.fleet.room_generation != room:  # some victims were free at once

@@ -63,6 +63,23 @@ def test_a_device_that_is_lost_again_and_again_earns_its_name_back():
     assert fleet.view.flakiness[0] == FLAKY_MAX / 2
 
 
+def test_failed_attempts_make_a_device_worse_but_never_shut_it():
+    """The fault may be the job's: a hundred of its tasks would else shut a small fleet to everybody."""
+    fleet, condition = a_fleet()
+    for _ in range(100):
+        condition.blame(0, FAILED, 0)
+    for _ in range(int(FLAKY_MAX) - 1):
+        condition.blame(1, LOST, 0)
+    condition.blame(1, FAILED, 0)
+    condition.refresh(0)
+    assert guarded(fleet) == [False, False, False]
+    assert fleet.view.flakiness.tolist() == [FLAKY_MAX / 2, FLAKY_MAX - 1, 0]
+    for _ in range(int(FLAKY_MAX / 2)):
+        condition.blame(0, LOST, 0)
+    condition.refresh(REFRESH_MS)
+    assert guarded(fleet) == [True, False, False]
+
+
 def test_columns_are_looked_at_again_only_every_ten_seconds():
     fleet, condition = a_fleet()
     condition.refresh(0)

@@ -12,6 +12,7 @@ from controller.core import preemption
 from controller.core.claims import NAME_BYTES_MAX, doubt_of
 from controller.core.condition import REFRESH_MS
 from controller.core.documents import entry
+from controller.core.placement import PICKERS_MAX
 from controller.core.queue import AGE_MS
 from controller.core.records import Constraint, JobRules
 from controller.core.sessions import new_device
@@ -127,6 +128,28 @@ def test_a_turn_that_promises_used_up_leaves_nobody_behind(desk, monkeypatch):
     stage.join("d2")
     desk.after(200)
     assert {stage.where("high.0"), stage.where("high.1")} == {"d1", "d2"}
+
+
+def test_many_kinds_that_fit_nowhere_are_looked_at_less_often(desk):
+    """Each of them is held against the whole fleet, whenever anything ends."""
+    desk.join()
+    placement, fleet = desk.core.placement, desk.core.ledger.fleet
+
+    def pause_ms():
+        fleet.note_room()
+        placement.notice_room(desk.now)
+        pause = placement.due_ms - desk.now
+        desk.after(500)
+        return pause
+
+    for at in range(PICKERS_MAX + 200):
+        desk.submit(job=f"j{at:03}", needs=Resources(5_000 + at))
+    desk.after(500)
+    assert pause_ms() >= 20
+    for at in range(PICKERS_MAX + 190):
+        desk.cancel(f"j{at:03}")
+    pause_ms()
+    assert pause_ms() < 5
 
 
 # ------------------------------------------------------------- what devices say
