@@ -74,7 +74,7 @@ def test_failed_attempts_make_a_device_worse_but_never_shut_it():
     condition.refresh(0)
     assert guarded(fleet) == [False, False, False]
     assert fleet.view.flakiness.tolist() == [FLAKY_MAX / 2, FLAKY_MAX - 1, 0]
-    for _ in range(int(FLAKY_MAX / 2)):
+    for _ in range(int(FLAKY_MAX / 2) + 1):
         condition.blame(0, LOST, 0)
     condition.refresh(REFRESH_MS)
     assert guarded(fleet) == [True, False, False]
