@@ -132,9 +132,13 @@ def _add_job_words(run: Options) -> None:
 
 
 def _add_amounts(run: Options) -> None:
-    run.add_argument("--cpu", type=_value(parse_cpu), metavar="CORES", help="each task's share: 0.5 or 500m")
+    run.add_argument(
+        "--cpu", type=_value(parse_cpu), metavar="CORES", help="of each task: 2 or 500m (default: 0.1)"
+    )
     run.add_argument("--reference-cpu", action="store_true", help="--cpu counts cores of a Raspberry Pi 4B")
-    run.add_argument("--memory", type=_value(parse_memory), metavar="SIZE", help="64MiB, 1GiB; bare: MiB")
+    run.add_argument(
+        "--memory", type=_value(parse_memory), metavar="SIZE", help="1GiB; bare: MiB (default: 32MiB)"
+    )
     run.add_argument("--disk", type=_value(parse_memory), metavar="SIZE", help="as --memory")
     run.add_argument("--gpu", type=_value(parse_cpu), metavar="GPUS", help="0.5: a share of one; or whole")
     _add_listed(run, "--gpu-model", _value(str), "MODEL", "only these models")
@@ -164,7 +168,9 @@ def _add_order(run: Options) -> None:
     run.add_argument("--missed", choices=("skip", "once", "all"), help="of --cron: times that passed unseen")
     _add_listed(run, "--after", _value(parse_dependency), "JOB[:ended]", "once it has succeeded, or ended")
     run.add_argument("--parallel", type=_whole(0), metavar="N", help="so many of its tasks at a time")
-    run.add_argument("--priority", type=_whole(None), metavar="N", help="0 to 100, higher first")
+    run.add_argument(
+        "--priority", type=_whole(None), metavar="N", help="0 to 100, higher first (default: 50)"
+    )
     run.add_argument("--owner", metavar="NAME", help="whose share of the fleet it is (default: yours)")
     run.add_argument(
         "--ttl", type=_value(parse_duration), metavar="TIME", help="from creation; then it failed"
@@ -175,16 +181,27 @@ def _add_trouble(run: Options) -> None:
     run.add_argument(
         "--timeout", type=_value(parse_duration), metavar="TIME", help="a run may take this long"
     )
-    run.add_argument("--lease", type=_value(parse_duration), metavar="TIME", help="running on without news")
     run.add_argument(
-        "--stop-grace", type=_value(parse_duration), metavar="TIME", help="between TERM and KILL"
+        "--lease", type=_value(parse_duration), metavar="TIME", help="running on without news (default: 30s)"
     )
     run.add_argument(
-        "--max-attempts", type=_whole(0), metavar="N", help="own failures allowed (0: unlimited)"
+        "--stop-grace",
+        type=_value(parse_duration),
+        metavar="TIME",
+        help="between TERM and KILL (default: 5s)",
     )
-    run.add_argument("--guarantee", choices=("at_most_one", "at_least_one"))
+    run.add_argument(
+        "--max-attempts",
+        type=_whole(0),
+        metavar="N",
+        help="own failures allowed; 0: unlimited (batch: 3, others: 0)",
+    )
+    kept = "at most one live process (the default), or runs that go on without contact and may overlap"
+    run.add_argument("--guarantee", choices=("at_most_one", "at_least_one"), help=kept)
     choices = ("newest", "keep_original", "longest_running", "best_score")
-    run.add_argument("--on-return", choices=choices, help="which run of an at_least_one task stays")
+    run.add_argument(
+        "--on-return", choices=choices, help="which run of an at_least_one task stays (default: newest)"
+    )
 
 
 def _add_task(nouns: Group) -> None:

@@ -47,7 +47,8 @@ GARBAGE = {
 
 T, R = tasks.TaskState, tasks.RunState
 TASK_WHY = {
-    (T.PENDING, T.ASSIGNED): "the scheduler picked a device; the number is committed with it. Or an older run stays (C6)",
+    (T.PENDING, T.ASSIGNED): "the scheduler picked a device; the number is committed with it. "
+    "Or an older run stays (C6)",
     (T.PENDING, T.CANCELLED): "cancelled while it waited",
     (T.PENDING, T.FAILED): "`ttl_ms` passed while it waited",
     (T.ASSIGNED, T.RUNNING): "a `Runs` lists the attempt as started",

@@ -1,5 +1,7 @@
 """What jobs demand and wish, on the command line: read, sent, told, shown."""
 
+import re
+
 import pytest
 
 from controller.api.bodies import JobBody, ResourcesBody, TaskBody
@@ -16,6 +18,7 @@ from fleetmuster.demands import (
     parse_spread,
 )
 from fleetmuster.exits import CommandError
+from fleetmuster.quantities import parse_cpu, parse_duration, parse_memory
 
 JOB = {
     "id": "j-1",
@@ -324,6 +327,17 @@ def test_every_field_of_a_job_has_an_option():
     named = {path.removeprefix("task/").removeprefix("resources/") for path in OPTION_OF}
     fields = {*JobBody.model_fields, *TaskBody.model_fields, *ResourcesBody.model_fields}
     assert named == fields - {"task", "resources"}
+
+
+def test_the_defaults_that_the_help_tells_are_the_controllers(bare_fm):
+    text = " ".join(bare_fm("job", "run", "--help").out.split())
+    told = dict(re.findall(r"--([a-z-]+) [A-Z]+ (?:(?! --)[^()])*\((?:[^()]*; )?default: ([^)]+)\)", text))
+    job, task = JobBody(task=TaskBody(command=("x",))), TaskBody(command=("x",))
+    assert parse_cpu(told["cpu"]) == task.resources.cpu_milli
+    assert parse_memory(told["memory"]) == task.resources.memory_mib
+    assert int(told["priority"]) == job.priority and int(told["count"]) == job.count
+    assert parse_duration(told["lease"]) == job.lease_ms
+    assert parse_duration(told["stop-grace"]) == task.stop_grace_ms
 
 
 # ---------------------------------------------------------------------- what is shown
