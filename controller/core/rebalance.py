@@ -340,9 +340,7 @@ class Rebalance:
                 continue
             self.carrying.review(plan, now_ms)
             if not plan.undecided():
-                self._turn(
-                    plan, PlanState.STALE, "none of its moves makes sense any more", CONTROLLER, now_ms
-                )
+                self._turn(plan, PlanState.STALE, POINTLESS, CONTROLLER, now_ms)
             elif now_ms - plan.made_ms >= PLAN_MS:
                 reason = f"nobody approved it within {PLAN_MS // 60_000} minutes"
                 self._turn(plan, PlanState.STALE, reason, CONTROLLER, now_ms)
@@ -367,7 +365,3 @@ class Rebalance:
 def _unknown(plan: str) -> RefusalView:
     more = f"a controller forgets them when it starts, and the oldest of more than {PLANS_KEPT}"
     return RefusalView("not_found", f"no plan {plan}: {more}")
-
-
-def _moves(plan: VoluntaryPlan) -> str:
-    return f"{len(plan.moves)} moves"
