@@ -204,13 +204,23 @@ class WelcomeThere(Checker):
         if isinstance(message, LeaseAnswer):
             self._ails[place].answered(message, delivery.at_ms)
         elif isinstance(message, Heartbeat) and message.health.flags & HEALTH_KNOWN:
-            if not unfit(message.health):
-                self._ails.pop(place, None)
-            else:
-                self._ails.setdefault(place, Ailing(message.session, message.seq))
+            self._hear(place, message)
+
+    def _hear(self, place: tuple[str, str], beat: Heartbeat) -> None:
+        """Of a session that is over nothing is heard; each new one tells of health anew."""
+        known, told = self.seen.devices.get(place[1]), self._ails.get(place)
+        if known is not None and beat.session < known.session:
+            return
+        if not unfit(beat.health):
+            self._ails.pop(place, None)
+        elif told is None or told.session < beat.session:
+            self._ails[place] = Ailing(beat.session, beat.seq)
 
     def on_commit(self, commit: Commit) -> None:
         before = {row.device: old for old, row in commit.devices if old is not None}
+        sessions = {row.device: row.session for _, row in commit.devices}
+        for place in [p for p, told in self._ails.items() if told.session < sessions.get(p[1], 0)]:
+            del self._ails[place]
         for name, added in new_of(commit).items():
             job = self.seen.jobs.get(name)
             if job is None:

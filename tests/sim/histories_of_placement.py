@@ -418,6 +418,14 @@ def when_another_leader_heard_of_the_heat(b):
     told_of(b, HOT, epoch=6)
 
 
+@passes("P7")
+def in_a_session_that_told_of_no_heat(b):
+    told_of(b, HOT)
+    b.told.pop()  # the assignment
+    b.commit(replace(b.rows[DeviceRow, "d0"], session=6))
+    b.assign()
+
+
 # ------------------------------------------------------------- P8
 
 
