@@ -154,6 +154,23 @@ def test_it_ends_when_they_return_and_nothing_moves(desk, desk_kit):
     }
 
 
+def test_a_device_that_is_lost_twice_in_a_freeze_is_moved_once(desk, desk_kit):
+    lost, alive = storm(desk)
+    again, session = lost[0], desk_kit.session(2)
+    held = [(task, number) for task, (device, number) in where(desk).items() if device == again]
+    desk.status(again, session)
+    desk.runs(again, session, 1, *[(task, number, RunState.RUNNING) for task, number in held])
+    desk.heartbeat(again, session)
+    desk.after(1_000)
+    desk.status(again, session, online=False)
+    desk.after(3_000)
+    assert desk.core.failover.frozen
+    desk.feed(FleetUnfrozen(9, "alice"))
+    desk.after(1_000)
+    assert desk.core.ledger.counters["failovers"] == 2 * len(lost)
+    assert all(device in alive for device, _ in where(desk).values())
+
+
 def test_one_site_freezes_and_another_goes_on(desk):
     storm(desk, site="a")
     fleet_of(desk, 4, "b")
