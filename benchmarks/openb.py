@@ -23,7 +23,7 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.openb_files import BadFile, Node, Task, nodes_of, resampled, tasks_of
-from controller.scheduler.defragment import Held, make_room
+from controller.scheduler.defragment import Holding, make_room
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker
 from controller.scheduler.pick import NO_DEVICE, Bases
@@ -90,7 +90,7 @@ class Fragmented:
         self.fleet, self.max_moves = Fleet(nodes), max_moves
         self.bases = Bases(self.fleet.view)
         self.pickers: dict[Task, FragmentationPicker] = {}
-        self.held: dict[int, dict[int, Held]] = {}
+        self.held: dict[int, dict[int, Holding]] = {}
         self.placed = self.moves = 0
         self._hopeless: dict[Task, int] = {}
         """By kind, how much had been logged when no plan was found: until more is, there is none."""
@@ -111,7 +111,7 @@ class Fragmented:
         self.fleet.view.take(row, share, ENTRY_BYTES)
         self.placed += 1
         if self.max_moves:
-            self.held.setdefault(row, {})[number] = Held(number, row, share, picker)
+            self.held.setdefault(row, {})[number] = Holding(number, row, share, picker)
         return True
 
     def _made(self, picker: FragmentationPicker, task: Task) -> int:
@@ -134,7 +134,7 @@ class Fragmented:
             raise AssertionError("a plan that makes no room")
         return plan.row
 
-    def _held_on(self, row: int) -> list[Held]:
+    def _held_on(self, row: int) -> list[Holding]:
         return list(self.held.get(row, {}).values())
 
 

@@ -31,7 +31,7 @@ COST_MILLI = 50.0
 """What a move of cost 0 must gain at least: below that it is not worth a restart."""
 
 
-class Held(NamedTuple):
+class Holding(NamedTuple):
     """A task that may be moved: what it is, where it is, what it reserves there, who places its kind."""
 
     task: int
@@ -65,7 +65,7 @@ class RoomPlan:
 def make_room(
     view: View,
     picker: FragmentationPicker,
-    held: Callable[[int], Sequence[Held]],
+    held: Callable[[int], Sequence[Holding]],
     moves_max: int,
 ) -> RoomPlan | None:
     """The plan that gains most per move, of those that move at most `moves_max` tasks; None: none gains."""
@@ -124,7 +124,7 @@ def _right_model(view: View, demand: Demand) -> Flags:
 
 
 def _on(
-    view: View, picker: FragmentationPicker, row: int, held: Sequence[Held], moves_max: int
+    view: View, picker: FragmentationPicker, row: int, held: Sequence[Holding], moves_max: int
 ) -> RoomPlan | None:
     """The plan of this device: its smallest sets first, of equal size the one that gains most."""
     demand, tried = picker.demand, 0
@@ -153,7 +153,7 @@ def _helps(view: View, demand: Demand, row: int, share: Share) -> bool:
     return any(int(view.accel_free[row, place]) < milli for place, _ in share.accelerators)
 
 
-def _fits_without(view: View, demand: Demand, row: int, gone: Sequence[Held]) -> bool:
+def _fits_without(view: View, demand: Demand, row: int, gone: Sequence[Holding]) -> bool:
     for i, amount in enumerate(demand.resources):
         if amount and i != GPU:
             free = int(view.free[i][row]) + sum([h.share.resources[i] for h in gone])
@@ -175,7 +175,7 @@ def _fits_without(view: View, demand: Demand, row: int, gone: Sequence[Held]) ->
     return len(able) >= count
 
 
-def _moved(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Held]) -> RoomPlan | None:
+def _moved(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Holding]) -> RoomPlan | None:
     """The plan that moves these, or None where one of them fits nowhere else or nothing is gained."""
     used, moves, cost = [row], [], 0.0
     for h in gone:
@@ -202,7 +202,7 @@ def _elsewhere(picker: FragmentationPicker, used: list[int]) -> int:
     return row if total[row] > OUT else NO_DEVICE
 
 
-def _exchanged(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Held]) -> float:
+def _exchanged(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Holding]) -> float:
     """What the device itself is worth with the demand instead of these, less what it is worth now."""
     room = [int(column[row]) for column in view.free]
     free = view.accel_free[row].tolist()

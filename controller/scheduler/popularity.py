@@ -33,7 +33,7 @@ FED = tuple(i for i in range(len(NAMES)) if i not in (GPU, SLOTS))
 _fed: Callable[[tuple[int, ...]], tuple[int, ...]] = itemgetter(*FED)
 
 
-class Kind(NamedTuple):
+class DemandKind(NamedTuple):
     """`amounts` in the order of `FED`; `accelerators` wanted and `milli` of each; `models` that will do."""
 
     amounts: tuple[int, ...]
@@ -47,14 +47,14 @@ class Kind(NamedTuple):
 
 
 _NOTHING = (0,) * len(FED)
-PRIOR = {Kind(_NOTHING, 1, milli): 1.0 for milli in (WHOLE_MILLI, WHOLE_MILLI // 2, WHOLE_MILLI // 4)}
+PRIOR = {DemandKind(_NOTHING, 1, milli): 1.0 for milli in (WHOLE_MILLI, WHOLE_MILLI // 2, WHOLE_MILLI // 4)}
 """Before anything arrived: wholes, halves and quarters, so that the first tasks leave accelerators whole."""
 
 
-def kind_of(demand: Demand) -> Kind:
+def kind_of(demand: Demand) -> DemandKind:
     """A demand without what only single devices know of (extras, labels)."""
     count, milli = demand.accelerators
-    return Kind(_fed(demand.resources), count, milli, tuple(sorted(demand.models)))
+    return DemandKind(_fed(demand.resources), count, milli, tuple(sorted(demand.models)))
 
 
 class Popularity:
@@ -62,11 +62,11 @@ class Popularity:
 
     def __init__(self) -> None:
         self.tables = 0
-        self._counts: dict[Kind, float] = dict(PRIOR)
+        self._counts: dict[DemandKind, float] = dict(PRIOR)
         self._total = 0
         self._next = FIRST
 
-    def note(self, kind: Kind, tasks: int = 1) -> None:
+    def note(self, kind: DemandKind, tasks: int = 1) -> None:
         """`tasks` of this kind arrived; told once, whether they find room or not."""
         self._counts[kind] = self._counts.get(kind, 0.0) + tasks
         self._total += tasks
@@ -80,7 +80,7 @@ class Popularity:
         self._next = min(self._total * GROWTH, self._total + STEP)
         self.tables += 1
 
-    def shares(self) -> dict[Kind, float]:
+    def shares(self) -> dict[DemandKind, float]:
         """Each kind's share of all arrivals; they sum to 1."""
         total = sum(self._counts.values())
         return {kind: count / total for kind, count in self._counts.items()}

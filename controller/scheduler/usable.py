@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from controller.scheduler.popularity import FED, Kind
+from controller.scheduler.popularity import FED, DemandKind
 from controller.scheduler.view import CPU, GPU, WHOLE_MILLI, Flags, Floats, Ints
 from protocol.limits import ACCELERATORS_MAX
 from protocol.resources import NAMES
@@ -79,7 +79,7 @@ class Usable:
     `single`, the step of one accelerator's free milli, for `whole` the number of whole ones.
     """
 
-    def __init__(self, shares: dict[Kind, float], models: dict[str, int]) -> None:
+    def __init__(self, shares: dict[DemandKind, float], models: dict[str, int]) -> None:
         kinds = [(kind, round(share * PARTS)) for kind, share in shares.items() if kind.accelerators]
         self.models = len(models)
         self.cpu = Axis([k.amounts[_CPU] for k, _ in kinds])
@@ -105,7 +105,7 @@ class Usable:
         self.looked_at = tuple(sorted({CPU, MEMORY, GPU, *(s.resource for s in self.starved)}))
         """Resources of a device that matter to its worth."""
 
-    def _patterns(self, kinds: list[tuple[Kind, int]], models: dict[str, int]) -> list[tuple[bool, ...]]:
+    def _patterns(self, kinds: list[tuple[DemandKind, int]], models: dict[str, int]) -> list[tuple[bool, ...]]:
         """The different answers of models to "which kinds may run on you", the unknown model's first."""
         patterns = {tuple(not kind.models for kind, _ in kinds): 0}
         self.table_of = np.zeros(len(models) + 1, np.intp)
@@ -143,7 +143,7 @@ def _cumulative(parts: Ints) -> Ints:
     return parts.ravel()
 
 
-def _starved(shares: dict[Kind, float]) -> list[Starved]:
+def _starved(shares: dict[DemandKind, float]) -> list[Starved]:
     """One curve per resource that demands for accelerators need.
 
     A kind that needs `a` per milli leaves idle what exceeds room / a. Demands without

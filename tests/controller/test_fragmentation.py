@@ -8,12 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controller.scheduler.closely import Asked, Closely
-from controller.scheduler.defragment import Held, make_room
+from controller.scheduler.defragment import Holding, make_room
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker, picker_of
 from controller.scheduler.pick import NO_DEVICE, OUT, Bases, Picker
-from controller.scheduler.popularity import KINDS_MAX, WINDOW, Kind, Popularity, kind_of
+from controller.scheduler.popularity import KINDS_MAX, WINDOW, DemandKind, Popularity, kind_of
 from controller.scheduler.usable import PARTS
 from controller.scheduler.view import Demand, Share, View
 from protocol.resources import Resources
@@ -274,7 +274,7 @@ def test_a_rare_model_is_kept_for_who_needs_it():
 
 def test_old_arrivals_weigh_less_and_the_table_follows_new_work():
     popularity = Popularity()
-    old, new = (Kind((1, 1, 0, 0, 0), 1, milli) for milli in (300, 700))
+    old, new = (DemandKind((1, 1, 0, 0, 0), 1, milli) for milli in (300, 700))
     popularity.note(old, WINDOW - 1)
     for _ in range(3 * WINDOW):
         popularity.note(new)
@@ -286,10 +286,10 @@ def test_old_arrivals_weigh_less_and_the_table_follows_new_work():
 
 def test_kinds_beyond_number_forget_the_rarest():
     popularity = Popularity()
-    usual = Kind((1, 1, 0, 0, 0), 1, 1_000)
+    usual = DemandKind((1, 1, 0, 0, 0), 1, 1_000)
     popularity.note(usual, 100)
     for cpu in range(3 * KINDS_MAX):
-        popularity.note(Kind((cpu, 2, 0, 0, 0), 1, 500))
+        popularity.note(DemandKind((cpu, 2, 0, 0, 0), 1, 500))
     assert len(popularity.shares()) <= KINDS_MAX
     assert usual in popularity.shares()
 
@@ -313,7 +313,7 @@ def test_a_plan_makes_room_exceeds_nothing_and_gains_what_it_says(fleet, work, a
         if (row := picker.pick()) != NO_DEVICE:
             share = picker.share(row)
             view.take(row, share, 10)
-            held.setdefault(row, {})[number] = Held(number, row, share, picker)
+            held.setdefault(row, {})[number] = Holding(number, row, share, picker)
     picker = FragmentationPicker(view, demand_of(asked), bases, FRAGMENTATION)
     assume(picker.pick() == NO_DEVICE)
     before, logged = fleet_worth(view, bases), len(view.log)
@@ -344,7 +344,7 @@ def test_one_small_task_moves_so_that_a_whole_accelerator_is_free():
     small = FragmentationPicker(view, demand_of((1, 1, 400, ())), bases, FRAGMENTATION)
     for row in (0, 1):
         view.take(row, Share(small.demand.resources, ((0, 400),)), 10)
-    held = {row: [Held(row, row, Share(small.demand.resources, ((0, 400),)), small)] for row in (0, 1)}
+    held = {row: [Holding(row, row, Share(small.demand.resources, ((0, 400),)), small)] for row in (0, 1)}
     whole = FragmentationPicker(view, demand_of((1, 1, 1_000, ())), bases, FRAGMENTATION)
     assert whole.pick() == NO_DEVICE
     plan = make_room(view, whole, lambda row: held[row], 1)
