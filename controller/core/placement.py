@@ -178,12 +178,13 @@ class Placement:
         return placed
 
     def _place_nominees(self, job: Job, now_ms: int) -> int:
-        placed, scattered = 0, job.row.rules.gang and not job.placed
+        placed = 0
+        if job.row.rules.gang and not job.placed:
+            # Its others ended since: now all go together, or none. What was kept for one is anybody's again.
+            for nomination in self.nominations.of(job):
+                self.nominations.end(nomination.task.row.id)
         for nomination in self.nominations.offers(job):
             task, row, picker = nomination.task, nomination.row, self.picker(job)
-            if scattered:  # its others ended since: now it goes with them, or not at all
-                self.nominations.end(task.row.id)
-                continue
             waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
             if waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
                 job.ready.remove(task.row.id)

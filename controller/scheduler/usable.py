@@ -105,7 +105,9 @@ class Usable:
         self.looked_at = tuple(sorted({CPU, MEMORY, GPU, *(s.resource for s in self.starved)}))
         """Resources of a device that matter to its worth."""
 
-    def _patterns(self, kinds: list[tuple[DemandKind, int]], models: dict[str, int]) -> list[tuple[bool, ...]]:
+    def _patterns(
+        self, kinds: list[tuple[DemandKind, int]], models: dict[str, int]
+    ) -> list[tuple[bool, ...]]:
         """The different answers of models to "which kinds may run on you", the unknown model's first."""
         patterns = {tuple(not kind.models for kind, _ in kinds): 0}
         self.table_of = np.zeros(len(models) + 1, np.intp)

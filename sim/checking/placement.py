@@ -24,6 +24,8 @@ PREEMPTED = "preempted by "
 DELTA = 10
 """Of priorities: who is less than that below is not sent away."""
 HOT_C, BATTERY_PERCENT = 85, 15
+BEATS_MAX = 100
+"""A device says how it fares when that changes, and once a minute."""
 SEEN_WITHIN_MS = 11_000
 """A guard is looked at every ten seconds; one more for a commit that takes its time."""
 
@@ -184,7 +186,7 @@ class WelcomeThere(Checker):
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._ails: dict[tuple[str, str], Ailing] = {}
-        """(Controller, device) -> the first heartbeat that told it the device is unfit."""
+        """(Controller, device) -> the heartbeats that told it the device is unfit."""
         return {Delivered: self._delivered}
 
     def _delivered(self, delivery: Delivered) -> None:
@@ -214,7 +216,9 @@ class WelcomeThere(Checker):
         if not unfit(beat.health):
             self._ails.pop(place, None)
         elif told is None or told.session < beat.session:
-            self._ails[place] = Ailing(beat.session, beat.seq)
+            self._ails[place] = Ailing(beat.session, {beat.seq: None})
+        elif len(told.beats) < BEATS_MAX:
+            told.beats[beat.seq] = None
 
     def on_commit(self, commit: Commit) -> None:
         before = {row.device: old for old, row in commit.devices if old is not None}
@@ -250,15 +254,15 @@ class WelcomeThere(Checker):
 
 @dataclass(slots=True)
 class Ailing:
-    """A device that said it is unfit, in this heartbeat."""
+    """A device that said it is unfit, in these heartbeats."""
 
     session: int
-    seq: int
+    beats: dict[int, None]
     known_ms: dict[int, int] = field(default_factory=dict)
-    """Epoch -> when a leader of it had answered that heartbeat, or a later one."""
+    """Epoch -> when a leader of it had answered the first of them: what another one heard, he doesn't know."""
 
     def answered(self, answer: LeaseAnswer, at_ms: int) -> None:
-        if (answer.session, answer.seq) >= (self.session, self.seq):
+        if answer.session == self.session and answer.seq in self.beats:
             self.known_ms.setdefault(answer.epoch, at_ms)
 
 

@@ -14,7 +14,7 @@ from controller.core.records import (
     JobRules,
     JobState,
 )
-from protocol.messages import HEALTH_KNOWN, NO_REVISION, Health, Heartbeat, Held, LeaseAnswer
+from protocol.messages import HEALTH_KNOWN, NO_HEALTH, NO_REVISION, Health, Heartbeat, Held, LeaseAnswer
 from protocol.resources import Resources
 from protocol.tasks import JobKind, TaskState
 
@@ -411,6 +411,11 @@ def on_a_device_that_cooled_down(b):
 @passes("P7")
 def when_the_heat_was_not_heard(b):
     told_of(b, HOT, answers=())
+
+
+@passes("P7")
+def when_a_new_leader_answers_only_what_came_later(b):
+    told_of(b, HOT, NO_HEALTH, answers=(2,))
 
 
 @passes("P7")
