@@ -212,6 +212,9 @@ class Agent:
         """Status, inventory, runs (if the host has told), then the outbox (S3)."""
         if not self.connection.rose(event.session, now_ms):
             return []
+        below = self.connection.obey_floor()
+        if below:  # told while it rose, before the answer to SUBSCRIBE: the same revision is heard only once
+            return below
         self.leases.forget()
         self.runs.begin()
         self.heartbeats.begin(event.session, now_ms)

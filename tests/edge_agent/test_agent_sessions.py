@@ -146,6 +146,21 @@ def test_strictly_below_the_floor_reconnects_above_it(bench, kit):
     assert bench.agent.connection.session > floor
 
 
+def test_a_floor_that_comes_before_the_link_is_up_is_obeyed_when_it_is(bench, kit):
+    """A broker may send what it retains before it answers SUBSCRIBE; a revision is heard only once."""
+    bench.down()
+    bench.at(bench.now + 10_000)
+    session = bench.agent.connection.session
+    floor = Settings(Revision(1, 1), session_floor=session + (5 << 24))
+    assert kit.of(bench.receive(floor), Disconnect) == []
+    assert bench.up() == [Disconnect(session)], "nothing is said that would be dropped"
+    assert bench.receive(floor) == []
+    bench.down()
+    bench.at(bench.now + 10_000)
+    assert bench.agent.connection.session > floor.session_floor
+    assert kit.published(bench.up(), Status)
+
+
 def test_equal_to_the_floor_stays(bench, kit):
     floor = bench.agent.connection.session
     assert kit.of(bench.receive(Settings(Revision(1, 1), session_floor=floor)), Disconnect) == []

@@ -10,6 +10,7 @@ from edge_agent.core.events import RunRefused
 from protocol.limits import hold_ms
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, TaskState
+from sim.weather import Weather
 from sim.world import Wish
 
 EAGER = Guarantee.AT_LEAST_ONE
@@ -269,6 +270,29 @@ def test_a_broker_that_forgets_everything_at_once_changes_nothing(world):
     later = world.submit(Wish(runs_ms=100))
     world.until(lambda: world.done(later))
     assert all(task.attempt == 1 for task in world.tasks(job))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_floor_that_overtakes_the_answer_to_subscribe_is_obeyed(make_world, seed):
+    """Seed 811: heard before the link is up, and never again under another revision."""
+    world = make_world(seed=seed, devices=1)
+    device = world.devices["d0"]
+    for _ in range(3):
+        device.kill_agent()
+        device.start_agent()
+        world.advance(3_000)
+    for _ in range(2):  # what the first life is told is retained for the second
+        device.kill_agent()
+        device.wipe_journal()
+        device.start_agent()
+        world.until(lambda: device.agent.memory.settings.session_floor, 10_000, "the floor")
+        world.network.weather = Weather((1, 400), straggling=1.0, straggle_ms=0)
+    floor = device.agent.memory.settings.session_floor
+    assert device.agent.connection.session < floor
+    world.until(
+        lambda: device.agent.connection.session > floor and world.ready("d0"), 30_000, "a device heard"
+    )
+    world.check()
 
 
 # ------------------------------------------------------------- ends
