@@ -259,7 +259,7 @@ class Ailing:
     session: int
     beats: dict[int, None]
     known_ms: dict[int, int] = field(default_factory=dict)
-    """Epoch -> when a leader of it had answered the first of them: what another one heard, he doesn't know."""
+    """Epoch -> when a leader of it had answered the first of them: he knows nothing of what others heard."""
 
     def answered(self, answer: LeaseAnswer, at_ms: int) -> None:
         if answer.session == self.session and answer.seq in self.beats:
