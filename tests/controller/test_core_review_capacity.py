@@ -152,6 +152,21 @@ def test_many_kinds_that_fit_nowhere_are_looked_at_less_often(desk):
     assert pause_ms() < 5
 
 
+def test_room_that_a_gang_gives_up_is_told_to_who_waits_for_it(desk):
+    stage = Stage(desk)
+    stage.filled(job="held", needs=FULL, rules=of("a"))
+    stage.join("d2")
+    desk.submit(job="gang", needs=FULL, count=2, rules=JobRules(owner="a", gang=True))
+    desk.after(50)
+    core = desk.core
+    share = Share(FULL._replace(slots=1))
+    core.nominations.nominate(core.ledger.tasks["gang.0"], 1, share, desk.now + 600_000)
+    core.ledger.fleet.note_room()  # something ended, somewhere
+    desk.submit(job="patient", needs=FULL, rules=of("b"))
+    desk.after(200)
+    assert stage.where("patient.0") == "d2", "its turn came before the gang's"
+
+
 # ------------------------------------------------------------- what devices say
 
 
