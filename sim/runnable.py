@@ -15,28 +15,41 @@ from controller.core.ledger import Task
 from controller.core.records import AttemptState, DeviceRow, JobRow, JobState
 from protocol.resources import ZERO, Resources
 from protocol.tasks import JobKind, TaskState
-from sim.checking.picture import Picture, job_of
+from sim.checking.picture import Picture
 from sim.checking.placement import DELTA, unfit
 from sim.checking.room import WHOLE_MILLI, Reserved, cards_of, offered
 from sim.checking.welcome import most_of, tainted, together, turned_away, unlike, value_of
 from sim.world import World
 
-PLENTY = 1_000_000
 
+class Waits:
+    """One look at a world: who may wait. Tasks of a job are alike, but for pins and promises."""
 
-def waits_rightly(world: World, task: str) -> bool:
-    """Whether it may be pending now."""
-    held, seen = world.core.ledger.tasks.get(task), world.checkers.seen
-    if held is None or held.row.state is not TaskState.PENDING:
-        return False
-    job = seen.jobs[held.row.job]
-    return bool(
-        _pauses(world, task)
-        or world.now_ms < world.core.placement.not_before_ms
-        or any(_unfinished(seen, d.job) for d in job.rules.depends_on)
-        or (job.rules.parallel_max and len(seen.held.get(job.id, ())) >= job.rules.parallel_max)
-        or not Finder(world, held, job).finds()
-    )
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._found: dict[tuple[str, str], bool] = {}
+
+    def rightly(self, task: str) -> bool:
+        """Whether this task may be pending now."""
+        world, seen = self.world, self.world.checkers.seen
+        held = world.core.ledger.tasks.get(task)
+        if held is None or held.row.state is not TaskState.PENDING:
+            return False
+        job = seen.jobs[held.row.job]
+        return bool(
+            _pauses(world, task)
+            or world.now_ms < world.core.placement.not_before_ms
+            or any(_unfinished(seen, d.job) for d in job.rules.depends_on)
+            or (job.rules.parallel_max and len(seen.held.get(job.id, ())) >= job.rules.parallel_max)
+            or not self._finds(held, job)
+        )
+
+    def _finds(self, task: Task, job: JobRow) -> bool:
+        promised = task.row.id if task.row.id in self.world.core.nominations.by_task else ""
+        key = (job.id, task.row.pin or promised)
+        if key not in self._found:
+            self._found[key] = Search(self.world, task, job).finds()
+        return self._found[key]
 
 
 def _pauses(world: World, task: str) -> bool:
@@ -48,7 +61,13 @@ def _unfinished(seen: Picture, job: str) -> bool:
     return row is not None and row.state is JobState.OPEN
 
 
-class Finder:
+def tasks_of(seen: Picture, job: JobRow) -> list[str]:
+    """The open tasks of a job."""
+    ids = (f"{job.id}.{index}" for index in range(job.count))
+    return [id for id in ids if id in seen.open]
+
+
+class Search:
     """Looks for a device for one task, or for as many as a gang needs."""
 
     def __init__(self, world: World, task: Task, job: JobRow) -> None:
@@ -59,7 +78,7 @@ class Finder:
 
     def finds(self) -> bool:
         """Whether the task could be placed now, with all its gang; if need be in place of lower ones."""
-        open_tasks = [t for t in self.seen.open if job_of(t) == self.job.id]
+        open_tasks = tasks_of(self.seen, self.job)
         gang = self.job.rules.gang and not self.seen.held.get(self.job.id)
         if gang and any(_pauses(self.world, t) for t in open_tasks):
             return False
@@ -189,7 +208,7 @@ def threats(seen: Picture) -> int:
 def _restless(seen: Picture, job: JobRow) -> bool:
     if job.kind is JobKind.CRON:
         return True
-    tasks = [seen.tasks[t] for t in seen.open if job_of(t) == job.id]
+    tasks = [seen.tasks[t] for t in tasks_of(seen, job)]
     ends = "--ms" in job.spec.command
     again = ends and (job.kind is not JobKind.BATCH or job.spec.command[-1] != "0")
     return again or any(task.state is not TaskState.RUNNING for task in tasks)

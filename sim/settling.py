@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from protocol.tasks import JobKind, TaskState
 from sim.checking.placement import DELTA
-from sim.runnable import missing_daemons, threats, waits_rightly
+from sim.runnable import Waits, missing_daemons, threats
 from sim.world import World
 
 
@@ -28,7 +28,7 @@ def unsettled(world: World) -> str:
             return f"{name} has not swept what outlived its guard"
     if missing := missing_daemons(world.checkers.seen):
         return missing
-    return world.checkers.settling.unsettled(lambda task: waits_rightly(world, task))
+    return world.checkers.settling.unsettled(Waits(world).rightly)
 
 
 CANCELLED = "cancelled"
