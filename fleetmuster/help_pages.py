@@ -52,6 +52,7 @@ policy      how devices are chosen; --policy, otherwise the fleet's: balanced, b
             fragmentation, round_robin, least_loaded, weighted, latency, adaptive
 accelerator --gpu 0.5 is a share of one, --gpu 2 are two whole ones; --gpu-model: only these. A run
             finds the names of its own in FM_ACCELERATORS
+runtime     --runtime simulated: on virtual devices, -- NAME [SECONDS] [--exit N] [--fail-rate F]
 array       --count N; each task has its number in FM_INDEX, from 0. --parallel M: at most
             so many at a time. --gang: all at once, or none
 order       --after JOB: once it has succeeded; --after JOB:ended: however it ended

@@ -23,6 +23,8 @@ BODY_BYTES_MAX = 1_048_576
 """The largest job that fits one document is 32 KiB; JSON escapes make that 200 KiB at most."""
 
 M = TypeVar("M", bound=BaseModel)
+FEW = 12
+"""So many fields are told where none is like the one that was said."""
 _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
@@ -85,7 +87,9 @@ def _fault(item: ErrorDetails, model: type[BaseModel]) -> BodyFault:
     path = [part for part in item["loc"] if part != "[key]" and not _is_choice_of_union(part)]
     detail = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        detail = "unknown field" + _suggestion(str(path[-1]), _siblings(model, path))
+        known = _siblings(model, path)
+        few = f"; there are {', '.join(known)}" if 0 < len(known) <= FEW else ""
+        detail = "unknown field" + (_suggestion(str(path[-1]), known) or few)
     elif item["type"] == "literal_error" and isinstance(item["input"], str):
         expected = item.get("ctx", {}).get("expected", "")
         detail += _suggestion(item["input"][:60], expected.replace("'", "").replace(" or ", ", ").split(", "))

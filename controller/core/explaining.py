@@ -55,6 +55,8 @@ class Explaining:
         held = self._held(task, now_ms) or self._gang(task.job, picker)
         view = self._view(task, picker, found, held.words if held else found.summary)
         view.reason = held.code if held else found.code
+        if held or (task.job.row.rules.gang and not task.job.placed and task.job.left > 1):
+            view.remedies = []  # what would make room for one task would not place it
         return view
 
     def waits(self, tasks: tuple[str, ...], now_ms: int) -> WaitsView:

@@ -85,6 +85,19 @@ def test_a_bound_of_its_own_says_so(desk, desk_kit):
     assert pending(desk) == {"parallel": 2}
 
 
+def test_no_single_change_is_told_where_it_would_not_place_the_task(desk, desk_kit):
+    """A gang needs room for all of it; who waits for another job waits, whatever becomes free."""
+    for i in range(2):
+        desk.join(f"d{i}", room=SMALL)
+    desk.placed(count=2, needs=Resources(4_000, 64), rules=JobRules(gang=True))
+    desk.placed(job="j2", needs=Resources(4_000, 64), rules=JobRules(gang=True))
+    desk.placed(job="j3", needs=Resources(4_000, 64), rules=JobRules(depends_on=(Dependency("j1", "ended"),)))
+    gang, alone, later = (told(desk, desk_kit, f"{job}.0") for job in ("j1", "j2", "j3"))
+    assert (gang.reason, words(gang)) == ("cpu", [])
+    assert alone.reason == "cpu" and "2,000 mCPU more on d0, which is too small" in words(alone)
+    assert (later.reason, words(later)) == (DEPENDENCY, [])
+
+
 def test_a_gang_tells_how_much_of_it_fits(desk, desk_kit):
     desk.join("d1", room=SMALL)
     desk.placed(count=3, rules=JobRules(gang=True))

@@ -235,6 +235,7 @@ def spread(**changes):
         (job(missed="all"), "/missed", "kind cron"),
         (job(kind="cron", schedule="@daily", missed="al"), "/missed", "did you mean 'all'?"),
         (job(parent="j1"), "/parent", "unknown field"),
+        (job(task={"resources": {"cores": 1}}), "/task/resources/cores", "there are cpu_milli, memory_mib"),
         (job(task={"resources": {"gpu_milli": 1_500}}), "/task/resources/gpu_milli", "say 1000 or 2000"),
         (job(task={"resources": {"gpu_milli": 2_001}}), "/task/resources/gpu_milli", "say 2000 or 3000"),
         (job(task={"resources": {"memory_mb": 1}}), "/task/resources/memory_mb", "mean 'memory_mib'?"),
