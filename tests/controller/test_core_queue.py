@@ -105,3 +105,33 @@ def test_the_order_is_that_of_a_plain_sort(desk_kit, jobs):
     while (job := queue.next()) is not None:
         found.append(int(job.row.id[1:]))
     assert found == expected
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abc")), min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=24, max_size=24),
+)
+def test_each_turn_goes_by_the_shares_of_its_moment(desk_kit, jobs, turns):
+    """Against a look at all that wait before each turn; `turns`: what is given, and whether more is wanted."""
+    desk = desk_kit.Desk()
+    desk.join("d1", room=Resources(100, 100, 0, 0))
+    for at, (priority, owner) in enumerate(jobs):
+        desk.submit(job=f"j{at:02}", needs=Resources(5_000 + at, 1), priority=priority, rules=owned(owner))
+    ledger, held = desk.core.ledger, Counter()
+    left = {at: 2 for at in range(len(jobs))}
+    queue = Queue(ledger, list(ledger.waiting.values()), desk.now)
+    for given_, more in turns:
+        found = queue.next()
+        if found is None:
+            break
+        assert int(found.row.id[1:]) == min(left, key=lambda at: (-jobs[at][0], held[jobs[at][1]], at))
+        at = int(found.row.id[1:])
+        left[at] -= 1
+        held[found.owner] += given_
+        ledger.owned[found.owner] = Resources(held[found.owner])
+        if more and left[at]:
+            queue.again(found)
+        else:
+            del left[at]
+    assert bool(left) == bool(queue)
