@@ -113,7 +113,7 @@ def test_the_order_is_that_of_a_plain_sort(desk_kit, jobs):
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=24, max_size=24),
 )
 def test_each_turn_goes_by_the_shares_of_its_moment(desk_kit, jobs, turns):
-    """Against a look at all that wait before each turn; `turns`: what is given, and whether more is wanted."""
+    """Against a look at all that wait before each turn; `turns`: what is given, whether more is wanted."""
     desk = desk_kit.Desk()
     desk.join("d1", room=Resources(100, 100, 0, 0))
     for at, (priority, owner) in enumerate(jobs):
