@@ -11,8 +11,6 @@ from controller.core.records import (
     DeviceRow,
     DocumentRow,
     FleetRow,
-    JobRow,
-    JobRules,
     JobState,
 )
 from protocol.messages import (
@@ -145,59 +143,6 @@ def a_result_of_an_old_attempt(b):
         b.job(state=JobState.SUCCEEDED),
         audit("job", "j1", "open", "succeeded"),
     )
-
-
-def two_at_once(b, rule="keep_original", guarantee=Guarantee.AT_LEAST_ONE):
-    """Attempt 1 is listed on the lost d0, attempt 2 runs on d1; the job chooses."""
-    b.device()
-    b.device("d1")
-    job = replace(b.job(guarantee=guarantee), rules=JobRules(on_return=rule))
-    b.commit(job, audit("job", "j1", "", "open"), task("j1.0"))
-    b.assign()
-    b.runs()
-    b.commit(task("j1.0", TaskState.PENDING, "", 1), audit("task", "j1.0", "running", "pending"))
-    b.assign(device="d1", number=2)
-    b.runs(device="d1", number=2)
-
-
-def goes_back(b, second=AttemptState.REMOVED):
-    moves = (("running", "pending"), ("pending", "assigned"), ("assigned", "running"))
-    b.commit(
-        attempt("j1.0", "d1", 2, second),
-        replace(task("j1.0", TaskState.RUNNING, "d0", 1), handed_out=2),
-        *(audit("task", "j1.0", old, new) for old, new in moves),
-    )
-
-
-@passes("I3")
-def an_older_run_is_kept_and_is_the_result(b):
-    two_at_once(b)
-    goes_back(b)
-    b.commit(
-        attempt("j1.0", "d0", 1, AttemptState.FREE),
-        task("j1.0", TaskState.SUCCEEDED, "d0", 1, exit_code=0),
-        audit("task", "j1.0", "running", "succeeded"),
-        replace(b.rows[JobRow, "j1"], state=JobState.SUCCEEDED),
-        audit("job", "j1", "open", "succeeded"),
-    )
-
-
-@breaks("I3")
-def an_older_run_of_a_job_that_wants_the_newest(b):
-    two_at_once(b, rule="newest")
-    goes_back(b)
-
-
-@breaks("I3")
-def an_older_run_where_only_one_may_live(b):
-    two_at_once(b, guarantee=Guarantee.AT_MOST_ONE)
-    goes_back(b)
-
-
-@breaks("I3")
-def an_older_run_is_kept_and_so_is_the_newer(b):
-    two_at_once(b)
-    goes_back(b, second=AttemptState.RUNNING)
 
 
 @breaks("I3")
