@@ -270,6 +270,10 @@ def test_capacity_is_never_exceeded_whatever_happens_in_whatever_order(desk_kit)
     case.settings = settings(
         max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    case("runTest").runTest()
-    for name in ("placements", "preempted", "nominations"):
+    names = ("placements", "preempted", "nominations")
+    for _ in range(8):  # three in ten of these runs happen to preempt nobody
+        case("runTest").runTest()
+        if all(map(Machine.counted.get, names)):
+            break
+    for name in names:
         assert Machine.counted.get(name), f"no {name} in all of that: this shows nothing"
