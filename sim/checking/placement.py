@@ -222,9 +222,8 @@ class WelcomeThere(Checker):
 
     def on_commit(self, commit: Commit) -> None:
         before = {row.device: old for old, row in commit.devices if old is not None}
-        sessions = {row.device: row.session for _, row in commit.devices}
-        for place in [p for p, told in self._ails.items() if told.session < sessions.get(p[1], 0)]:
-            del self._ails[place]
+        for _, device in commit.devices:
+            self._forget(device)
         for name, added in new_of(commit).items():
             job = self.seen.jobs.get(name)
             if job is None:
@@ -240,6 +239,12 @@ class WelcomeThere(Checker):
         why = turned_away(job, known)
         if why and (before is None or turned_away(job, before)):
             self.breach(f"{row.task} {row.attempt} is given to {row.device}, which {why}", row.device)
+
+    def _forget(self, device: DeviceRow) -> None:
+        """Health is told anew in each session; also who may join again after a removal begins anew."""
+        for place, told in list(self._ails.items()):
+            if place[1] == device.device and told.session != device.session:
+                del self._ails[place]
 
     def _judge_condition(self, row: AttemptRow, commit: Commit) -> None:
         for (_, device), told in self._ails.items():
