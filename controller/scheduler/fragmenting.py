@@ -97,9 +97,8 @@ class FragmentationPicker(Picker):
     def _able(self, rows: Ints, base: Floats) -> Flags:
         view, demand = self.view, self.demand
         able: Flags = base > OUT
-        for i in self.asked:
-            if i != GPU:
-                able &= view.free[i][rows] >= view.amount(demand, i, rows)
+        for i in self.asked:  # all accelerators together too: one that is gone may still be somebody's
+            able &= view.free[i][rows] >= view.amount(demand, i, rows)
         if demand.resources[GPU]:
             able &= self.measure.room(demand, rows)
         if self.eligible is not None:
