@@ -27,7 +27,8 @@ from edge_agent.config import (
     profile_of,
 )
 from edge_agent.core import effects
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import (
     Booted,
     HostListed,

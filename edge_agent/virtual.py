@@ -27,7 +27,8 @@ from pathlib import Path
 
 from edge_agent.app import boot_id, software_version
 from edge_agent.core import effects
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import Booted, OutputRead, RunRefused, SaveConfirmed, SensorsRead, StopRequested
 from edge_agent.core.memory import ImageError, Memory, restore
 from edge_agent.journal import JournalError, lock_directory

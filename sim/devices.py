@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from random import Random
 
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import Booted, HostLost
 from edge_agent.core.memory import Memory, restore
 from protocol.core import Event, Note

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from controller.core.broker_link import BrokerLink
 from controller.core.claims import doubt_of
 from controller.core.commands import Commands
 from controller.core.condition import Condition
@@ -19,7 +20,7 @@ from controller.core.cron import Cron
 from controller.core.daemons import Daemons
 from controller.core.dependencies import Dependencies
 from controller.core.documents import Documents
-from controller.core.effects import Confirm, PublishFleet, Reply
+from controller.core.effects import Confirm, Reply
 from controller.core.events import (
     CanaryReturned,
     DeviceDecision,
@@ -64,9 +65,7 @@ from controller.core.rules import Rules
 from controller.core.sessions import Sessions
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView
-from protocol.backoff import CONTROLLER_RECONNECT_MS
 from protocol.core import (
-    Connect,
     Effect,
     Event,
     GarbageArrived,
@@ -81,8 +80,6 @@ from protocol.errors import GarbageReason
 from protocol.limits import LEASE_MS, hold_ms
 from protocol.messages import (
     Answer,
-    Canary,
-    ControllerStatus,
     Inventory,
     OutputChunk,
     Runs,
@@ -92,7 +89,6 @@ from protocol.tasks import AttemptId
 from protocol.topics import CONTROLLER
 
 RENEW_MS = 3_000
-CANARY_MS = 5_000
 DUE_BATCH = 2_000
 RESTORED_EPOCH = "restored_epoch"
 """Fleet fact: the epoch taken when a restored database was last found out (D1)."""
@@ -158,13 +154,8 @@ class Controller:
         self.rebalance = Rebalance(
             ledger, self.holds, self.placement, self.operators, self.failover, rules, now_ms
         )
-        self.link_session = 0
-        self.linked = False
+        self.link = BrokerLink(ledger, self.liveness, self.failover, self.rng, now_ms)
         self.renew_due_ms = now_ms + RENEW_MS
-        self.canary = self.canary_back = 0
-        deadlines = ledger.deadlines
-        deadlines.set("link", 0, now_ms)
-        deadlines.set("canary", 0, now_ms + CANARY_MS)
         self._handlers = self._table()
         self._due = self._due_table()
 
@@ -244,9 +235,9 @@ class Controller:
             HeartbeatBatch: self._on_heartbeats,
             MessageArrived: self._on_message,
             GarbageArrived: self._on_garbage,
-            LinkUp: self._on_link_up,
-            LinkDown: self._on_link_down,
-            CanaryReturned: self._on_canary,
+            LinkUp: self.link.on_up,
+            LinkDown: self.link.on_down,
+            CanaryReturned: self.link.on_canary,
             LeaderRenewed: self._on_renewed,
             WallClockRead: self._on_wall_clock,
             SaveFailed: lambda e, now: None,
@@ -352,46 +343,7 @@ class Controller:
         self.liveness.hasten(now_ms)
         self.ledger.save(fleet.records[row])
 
-    # ------------------------------------------------------------- link, canary, leadership
-
-    def _on_link_up(self, event: LinkUp, now_ms: int) -> None:
-        if event.session != self.link_session:
-            return
-        self.linked = True
-        self.liveness.watch(now_ms)
-        self.canary_back = self.canary
-        self.ledger.deadlines.set("canary", 0, now_ms)
-        self.ledger.emit(PublishFleet(ControllerStatus(True, self.ledger.leader, self.ledger.epoch)))
-
-    def _on_link_down(self, event: LinkDown, now_ms: int) -> None:
-        if event.session != self.link_session:
-            return
-        self.linked = False
-        self.liveness.look_away()
-        self.ledger.note("warning", "connection to the broker lost", reason=event.reason)
-        self.ledger.deadlines.set("link", 0, now_ms + self.rng.randrange(100, CONTROLLER_RECONNECT_MS))
-
-    def _connect(self) -> None:
-        self.link_session += 1
-        will = ControllerStatus(False, self.ledger.leader, self.ledger.epoch)
-        self.ledger.emit(Connect(self.link_session, will))
-
-    def _send_canary(self, now_ms: int) -> None:
-        """The last one must be back before the next is sent; else we are deaf and move nothing."""
-        self.ledger.deadlines.set("canary", 0, now_ms + CANARY_MS)
-        if not self.linked:
-            return
-        if self.canary_back != self.canary:
-            self.failover.deaf = True
-            self.ledger.alarm("canary", "the broker does not return the controller's own messages")
-        self.canary += 1
-        self.ledger.emit(PublishFleet(Canary(self.ledger.epoch, self.canary)))
-
-    def _on_canary(self, event: CanaryReturned, now_ms: int) -> None:
-        if (event.epoch, event.number) == (self.ledger.epoch, self.canary):
-            self.canary_back = event.number
-            self.failover.hear_again(now_ms)
-            self.ledger.calm("canary")
+    # ------------------------------------------------------------- leadership
 
     def _renew(self, now_ms: int) -> None:
         self.renew_due_ms = now_ms + RENEW_MS
@@ -441,8 +393,8 @@ class Controller:
             "freeze": self.failover.on_freeze_due,
             "lost": lambda key, now: self.failover.step(now),
             "command": lambda key, now: self.commands.on_due(key),
-            "link": lambda key, now: self._connect(),
-            "canary": lambda key, now: self._send_canary(now),
+            "link": lambda key, now: self.link.connect(),
+            "canary": lambda key, now: self.link.send_canary(now),
             "waited": lambda key, now: self._on_waited(now),
         }
 

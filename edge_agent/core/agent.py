@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from edge_agent.core.commands import CommandBook
 from edge_agent.core.connection import Connection, floor_is_attainable
 from edge_agent.core.departure import Departure, Step
 from edge_agent.core.effects import DropOutput, Quit, ReadSensors
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import (
     Booted,
     HostListed,
@@ -43,7 +43,6 @@ from protocol import messages as wire
 from protocol.core import Effect, Event, Note, Publish
 from protocol.errors import LocalMistake
 from protocol.pace import Pace
-from protocol.resources import Resources
 from protocol.tasks import AttemptId
 
 REPUBLISH_MS = 1_000
@@ -54,31 +53,6 @@ COMPLAINTS_MAX = 64
 REPORTS_AT_ONCE = 8
 REPORT_MS = 200
 """A lone run's start and end are told at once; a busy device tells many changes in one document."""
-
-
-@dataclass(slots=True)
-class Identity:
-    """Who this agent is: the device, this boot of its kernel, the version of its software."""
-
-    device: str
-    boot_id: str
-    version: str = ""
-
-
-@dataclass(slots=True)
-class Equipment:
-    """What the device offers; the wire's `Inventory` without what a connection adds."""
-
-    profile: str
-    capacity: Resources
-    labels: dict[str, str]
-    runtimes: tuple[str, ...]
-    heartbeat_ms: int
-    containment: str = "strong"
-    limits: str = ""
-    accelerators: tuple[wire.Accelerator, ...] = ()
-    extras: dict[str, int] = field(default_factory=dict)
-    core_speed_milli: int = 1_000
 
 
 class Agent:
@@ -408,23 +382,7 @@ class Agent:
 
     def _publish_inventory(self, now_ms: int) -> Effect:
         self._published_ms[wire.Inventory.channel] = now_ms
-        mine = self.equipment
-        message = wire.Inventory(
-            number=self._inventory_number,
-            session=self.connection.session,
-            profile=mine.profile,
-            capacity=mine.capacity,
-            labels=dict(mine.labels),
-            runtimes=mine.runtimes,
-            version=self.identity.version,
-            boot_id=self.identity.boot_id,
-            containment=mine.containment,
-            heartbeat_ms=mine.heartbeat_ms,
-            limits=mine.limits,
-            accelerators=mine.accelerators,
-            extras=dict(mine.extras),
-            core_speed_milli=mine.core_speed_milli,
-        )
+        message = self.equipment.inventory(self.identity, self._inventory_number, self.connection.session)
         return Publish(self.device, message)
 
     def held(self) -> wire.Held:

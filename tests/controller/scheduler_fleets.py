@@ -40,7 +40,8 @@ fleets = st.lists(devices, max_size=9)
 demands = st.fixed_dictionaries(
     {
         "amounts": st.tuples(
-            st.integers(0, 5), st.integers(0, 5), st.integers(0, 2), st.sampled_from([0, 0, 0, 300, 1_000, 2_000]),
+            st.integers(0, 5), st.integers(0, 5), st.integers(0, 2),
+            st.sampled_from([0, 0, 0, 300, 1_000, 2_000]),
             st.integers(0, 1), st.just(0), st.integers(0, 2),
         ),
         "bytes": st.sampled_from([0, 200, 2_000]),
@@ -83,7 +84,8 @@ def demand_of(fleet, asked):
     wish = np.array([i % 3 / 2 for i in range(len(fleet))]).reshape(len(fleet)) if asked["wish"] else None
     return Demand(
         Resources(*asked["amounts"]), asked["bytes"], {"runtime process": able},
-        {"camera": asked["cameras"]} if asked["cameras"] else {}, asked["models"], asked["reference"], wish, 0.5,
+        {"camera": asked["cameras"]} if asked["cameras"] else {}, asked["models"], asked["reference"],
+        wish, 0.5,
     )  # fmt: skip
 
 

@@ -60,10 +60,10 @@ def test_a_device_that_flaps_is_given_double_the_patience_each_time(desk):
 
 def test_nobody_is_blamed_for_silence_while_our_own_link_is_down(desk):
     number = desk.join()
-    desk.feed(LinkDown(desk.core.link_session, "broker gone"))
+    desk.feed(LinkDown(desk.core.link.session, "broker gone"))
     desk.after(90_000)
     assert state(desk) == "online"
-    desk.feed(LinkUp(desk.core.link_session))
+    desk.feed(LinkUp(desk.core.link.session))
     desk.after(24_000)
     assert state(desk) == "online"
     desk.after(2_000)

@@ -19,7 +19,8 @@ from edge_agent.config import (
     metered_of,
     profile_of,
 )
-from edge_agent.core.agent import Agent, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Identity
 from edge_agent.core.events import Booted
 from edge_agent.core.memory import Memory
 from edge_agent.sensors import Sensors

@@ -36,7 +36,10 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 def test_exit_code_output_and_environment_arrive(bench: Bench) -> None:
     kind, ints, _ = bench.start(
-        *sh("echo $FM_TASK $FM_ATTEMPT $FM_DEVICE $COLOUR $FM_INDEX; pwd; cat; env | wc -l; echo no >&2; exit 7")
+        *sh(
+            "echo $FM_TASK $FM_ATTEMPT $FM_DEVICE $COLOUR $FM_INDEX; pwd; cat; env | wc -l;"
+            "echo no >&2; exit 7"
+        )
     )
     assert kind == frames.STARTED
     assert ints[1] > 0
