@@ -186,12 +186,19 @@ class Placement:
         for nomination in self.nominations.offers(job):
             task, row, picker = nomination.task, nomination.row, self.picker(job)
             waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
-            if waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
+            if waiting and self._at_bound(job):  # others of its job took its turn: the room is anybody's
+                self.nominations.end(task.row.id)
+            elif waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
                 job.ready.remove(task.row.id)
                 self.tasks.assign(task, row, picker.share(row), now_ms)
                 self.nominations.end(task.row.id)
                 placed += 1
         return placed
+
+    def _at_bound(self, job: Job) -> bool:
+        """Whether as many of its tasks are out as may be at a time."""
+        most = job.row.rules.parallel_max
+        return bool(most and len(job.placed) >= most)
 
     def _make_room(self, job: Job, now_ms: int) -> None:
         """Nothing fits this job any more: others may have to give way, or room be kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.core.events import DeviceDecision, FleetQueried, FleetUnfrozen, JobCancelled
-from controller.core.records import Constraint
+from controller.core.records import Constraint, JobRules
 from controller.core.rules import Rules
 from controller.core.windows import Window, read_window
 from controller.scheduler.balance import Aims
@@ -204,3 +204,20 @@ def test_windows_read_and_open():
     assert read_window("sat+sun 00:00-24:00").open_at(at(6, 23, 59))
     assert str(read_window("SAT-MON 01:30-02:00")) == "mon+sat+sun 01:30-02:00"
     assert Aims().goal == 1.10
+
+
+def test_a_move_whose_turn_another_of_its_job_took_waits_like_any_other(yard):
+    """It fails by itself on its way out; in its pause the job's last task goes, and the job is at its bound."""
+    y = yard(devices=2)
+    y.desk.decide("d1", "cordon")
+    y.desk.submit(count=5, needs=Resources(500, 64), rules=JobRules(parallel_max=4))
+    y.live(3_000)
+    y.desk.decide("d1", "uncordon")
+    y.live(COOL_MS)
+    job, moved = y.core.ledger.jobs["j1"], y.ask(approve=True).moves[0].task
+    y.report("d0", **{moved: 1})
+    for _ in range(30):
+        y.desk.after(100)
+        assert len(job.placed) <= 4
+    assert y.core.ledger.tasks["j1.4"].row.attempt == 1
+    assert y.core.nominations.nominated_for(moved) is None
