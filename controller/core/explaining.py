@@ -9,19 +9,24 @@ A placed task is explained on a copy of the view, as if it were placed anew now.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
 
 from controller.core.conditions import of_group
 from controller.core.failover import Failover
 from controller.core.ledger import Job, Ledger, Task
 from controller.core.placement import Placement
 from controller.core.remedy_words import RemedyWords
-from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
+from controller.core.views import ExplainView, FilterView, RemedyView, ScoreView, WaitsView
 from controller.scheduler.explain import FITS, GANG, PARALLEL, Explanation, Why, explain, why_none
 from controller.scheduler.fragmenting import picker_of
+from controller.scheduler.gangs import Gang, gang_remedies
+from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Picker
 from controller.scheduler.policies import POLICIES
-from controller.scheduler.remedies import ANY_DEVICE
-from controller.scheduler.view import Flags
+from controller.scheduler.remedies import ANY_DEVICE, REMEDIES_MAX
+from controller.scheduler.view import Demand, Flags, View
 from protocol.tasks import AttemptId, TaskState
 
 PAUSE, HELD_BACK, DEPENDENCY, UNEXAMINED = "pause", "held_back", "dependency", "unexamined"
@@ -38,11 +43,14 @@ class Explaining:
         self.ledger = ledger
         self.fleet = ledger.fleet
         self.placement = placement
+        self.requests = placement.requests
         self.failover = failover
         self.words = RemedyWords(ledger.fleet)
         self._reasons: dict[str, str] = {}
         """Code by kind of demand, as of `_seen`."""
         self._seen: tuple[int, ...] = ()
+        self.room_for: Callable[[Task, int], RemedyView | None] = lambda task, now_ms: None
+        """The plan of moves that would make room for a task, as a remedy."""
 
     # ------------------------------------------------------------- one task
 
@@ -52,11 +60,15 @@ class Explaining:
             return self._placed(task)
         picker = self.placement.picker(task.job)
         found = self._pending(task, picker)
-        held = self._held(task, now_ms) or self._gang(task.job, picker)
+        held = self.held(task, now_ms)
+        if held is None and _together(task.job):
+            found = self._whole(task.job, picker, found)
         view = self._view(task, picker, found, held.words if held else found.summary)
         view.reason = held.code if held else found.code
-        if held or (task.job.row.rules.gang and not task.job.placed and task.job.left > 1):
-            view.remedies = []  # what would make room for one task would not place it
+        if held:
+            view.remedies = []  # whatever changes, it waits
+        elif (moves := self.room_for(task, now_ms)) is not None:
+            view.remedies = sorted([*view.remedies, moves], key=lambda r: r.cost)[:REMEDIES_MAX]
         return view
 
     def waits(self, tasks: tuple[str, ...], now_ms: int) -> WaitsView:
@@ -66,7 +78,7 @@ class Explaining:
             task = self.ledger.tasks.get(task_id)
             if task is None or task.row.state is not TaskState.PENDING:
                 continue
-            if held := self._held(task, now_ms):
+            if held := self.held(task, now_ms):
                 reasons[task_id] = held.words
                 continue
             # What a group's tasks allow each other depends on the job, not on its demand alone.
@@ -74,13 +86,13 @@ class Explaining:
             key = (task.job.signature, own)
             if key not in known:
                 picker = self.placement.picker(task.job)
-                gang = self._gang(task.job, picker)
+                gang = self._gang(task.job, picker)[1] if _together(task.job) else None
                 known[key] = gang.words if gang else self._pending(task, picker).summary
             reasons[task_id] = known[key]
         return WaitsView(reasons)
 
     def _pending(self, task: Task, picker: Picker) -> Explanation:
-        grouping = self.placement.requests.grouping(task.job, picker.able())
+        grouping = self.requests.grouping(task.job, picker.able())
         return explain(picker, grouping, self._only(task), self._present())
 
     def _placed(self, task: Task) -> ExplainView:
@@ -91,7 +103,7 @@ class Explaining:
             view.give(attempt.device, attempt.share, job.demand.entry_bytes)
         known = self.placement.picker(job)
         picker = picker_of(view, known.demand, self.placement.bases_on(view), known.policy_name)
-        grouping = self.placement.requests.grouping(job, picker.able())
+        grouping = self.requests.grouping(job, picker.able())
         if grouping is not None and attempt is not None:
             grouping.unplaced(attempt.device)
         found = explain(picker, grouping, self._only(task), self._present())
@@ -105,12 +117,13 @@ class Explaining:
 
     def _view(self, task: Task, picker: Picker, found: Explanation, summary: str) -> ExplainView:
         row, names, name = task.row, self.fleet.names, picker.policy_name
+        spec, together = task.job.row.spec, task.job.left
         return ExplainView(
             row.id, row.state, row.device, summary,
             [FilterView(words, gone) for words, gone in found.removed],
             [ScoreView(names[r], total, parts) for r, total, parts in found.candidates],
             policy=f"{name}: {POLICIES[name].says}",
-            remedies=[self.words.view(r, picker.demand, task.job.row.spec) for r in found.remedies],
+            remedies=[self.words.view(r, picker.demand, spec, together) for r in found.remedies],
         )  # fmt: skip
 
     def _only(self, task: Task) -> int:
@@ -122,7 +135,7 @@ class Explaining:
 
     # ------------------------------------------------------------- before any device is looked at
 
-    def _held(self, task: Task, now_ms: int) -> Why | None:
+    def held(self, task: Task, now_ms: int) -> Why | None:
         """What keeps it from being looked at."""
         if (due_ms := self.ledger.deadlines.due_of("ready", task.row.id)) is not None:
             seconds, attempt = max(0, due_ms - now_ms) / 1000, task.row.attempt + 1
@@ -148,24 +161,57 @@ class Explaining:
             return Why(PARALLEL, words)
         return None
 
-    def _gang(self, job: Job, picker: Picker) -> Why | None:
-        """A gang that doesn't fit as a whole, although one of its tasks would."""
-        if not job.row.rules.gang or job.placed or not picker.able().any():
-            return None
+    # ------------------------------------------------------------- gangs
+
+    def _whole(self, job: Job, picker: Picker, one: Explanation) -> Explanation:
+        """What is to be told of a gang, beside what is true of each of its tasks."""
+        fit, why = self._gang(job, picker)
+        if why is None:
+            return one
+        options = [] if len(job.ready) < job.left else gang_remedies(self._counted(job, picker), fit)
+        return Explanation(why.words, one.removed, one.candidates, why.code, options)
+
+    def _gang(self, job: Job, picker: Picker) -> tuple[int, Why | None]:
+        """How many of a gang fit at once, and what keeps the whole of it; None where nothing does."""
         if len(job.ready) < job.left:
-            return Why(GANG, f"its gang waits until all of it is ready: {len(job.ready)} of {job.left} are")
+            return 0, Why(
+                GANG, f"its gang waits until all of it is ready: {len(job.ready)} of {job.left} are"
+            )
         view = self.fleet.view.copy()
-        trial = picker_of(view, picker.demand, self.placement.bases_on(view), picker.policy_name)
-        grouping = self.placement.requests.grouping(job, trial.able())
-        for done in range(job.left):
-            row = trial.pick(grouping=grouping)
+        grouping = self.requests.grouping(job, picker.able())
+        fit = self._stand(view, picker.demand, grouping, picker.policy_name, job.left)
+        if fit == job.left:
+            return fit, None
+        why = why_none(view, picker.demand, grouping, present=self._present())
+        only = f"only {fit}" if fit else "none"
+        return fit, Why(GANG, f"{only} of its gang of {job.left} fit at once; the next {why.words}")
+
+    def _stand(self, view: View, demand: Demand, grouping: Grouping | None, policy: str, count: int) -> int:
+        """Places up to `count` tasks on this view; how many there was room for."""
+        picker = picker_of(view, demand, self.placement.bases_on(view), policy)
+        if grouping is None and not picker.policy.in_turn:
+            rows = picker.many(count)
+            view.take_many(np.array(rows, np.int64), demand)
+            return len(rows)
+        for done in range(count):
+            row = picker.pick(grouping=grouping)
             if row == NO_DEVICE:
-                why = why_none(view, picker.demand, grouping, present=self._present())
-                return Why(GANG, f"only {done} of its gang of {job.left} fit at once; the next {why.words}")
-            view.take(row, trial.share(row), picker.demand.entry_bytes)
+                return done
+            view.take(row, picker.share(row), demand.entry_bytes)
             if grouping is not None:
                 grouping.placed(row)
-        return None
+        return count
+
+    def _counted(self, job: Job, picker: Picker) -> Gang:
+        def tries(demand: Demand, without: str) -> int:
+            view = self.fleet.view.copy()
+            able = picker_of(view, demand, self.placement.bases_on(view), picker.policy_name).able()
+            grouping = self.requests.grouping(job, able)
+            left = grouping.copy(without) if grouping is not None else None
+            return self._stand(view, demand, left, picker.policy_name, job.left)
+
+        grouping = self.requests.grouping(job, picker.able())
+        return Gang(self.fleet.view, picker.demand, job.left, grouping, self._present(), tries)
 
     # ------------------------------------------------------------- all tasks
 
@@ -174,7 +220,7 @@ class Explaining:
         while nothing changes. What no queue has is in the pause before a retry."""
         counts: Counter[str] = Counter()
         placements = self.ledger.counters.get("placements", 0)
-        seen = (self.fleet.room_generation, *self.placement.requests.era(), placements)
+        seen = (self.fleet.room_generation, *self.requests.era(), placements)
         if seen != self._seen:
             self._seen, self._reasons = seen, {}
         looks = max(1, LOOKS_MAX // max(1, self.fleet.count))
@@ -196,14 +242,21 @@ class Explaining:
             if len(self._reasons) >= looks:
                 return UNEXAMINED
             picker = self.placement.picker(job)
-            grouping = self.placement.requests.grouping(job, picker.able())
+            grouping = self.requests.grouping(job, picker.able())
             able = picker.able() if grouping is None else picker.able() & grouping.allows()
-            if not able.any():
+            if _together(job):
+                code = GANG
+            elif not able.any():
                 code = why_none(self.fleet.view, picker.demand, grouping, present=self._present()).code
             else:
-                code = GANG if job.row.rules.gang and not job.placed else FITS
+                code = FITS
             self._reasons[key] = code
         return self._reasons[key]
+
+
+def _together(job: Job) -> bool:
+    """Whether it is a gang that is placed as a whole, or not at all."""
+    return job.row.rules.gang and not job.placed and job.left > 1
 
 
 def _of_its_own(job: Job) -> bool:

@@ -41,8 +41,9 @@ def new_job(row: JobRow) -> Job:
     """The job in memory, without its tasks."""
     spec = row.spec
     resources = spec.resources._replace(slots=max(1, spec.resources.slots))
-    demand = Demand(resources, entry_bytes(row), {}, spec.extras, spec.models, spec.reference_cpu)
-    asks = (spec.runtime, resources, demand.entry_bytes, spec.extras, spec.models, spec.reference_cpu)
+    models = spec.models if resources.gpu_milli else ()  # a plan may imagine it without accelerators
+    demand = Demand(resources, entry_bytes(row), {}, spec.extras, models, spec.reference_cpu)
+    asks = (spec.runtime, resources, demand.entry_bytes, spec.extras, models, spec.reference_cpu)
     return Job(
         row,
         demand,

@@ -12,6 +12,7 @@ from controller.core.records import TaskSpec
 from controller.core.taints import PREFER_NOT, read_taint, read_toleration
 from controller.core.views import RemedyView
 from controller.scheduler.explain import UNITS
+from controller.scheduler.gangs import SPREAD, TASKS
 from controller.scheduler.remedies import ACCELERATORS, ANY_DEVICE, DOCUMENT, Remedy
 from controller.scheduler.view import Demand
 from protocol.resources import NAMES
@@ -25,16 +26,19 @@ class RemedyWords:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
 
-    def view(self, remedy: Remedy, demand: Demand, spec: TaskSpec) -> RemedyView:
-        """The change as data and as a sentence."""
-        row = self._easiest(remedy, spec) if remedy.kind == "toleration" else remedy.device
+    def view(self, remedy: Remedy, demand: Demand, spec: TaskSpec, count: int = 1) -> RemedyView:
+        """The change as data and as a sentence; `count`: how many tasks are placed together."""
+        one = remedy.kind == "toleration" and not remedy.together
+        row = self._easiest(remedy, spec) if one else remedy.device
         device = self.fleet.names[row] if row != ANY_DEVICE else ""
         return RemedyView(
             remedy.kind, remedy.name, device, remedy.amount, round(remedy.cost, 4), remedy.devices,
-            self._words(remedy, row, device, demand, spec),
+            self._words(remedy, row, device, demand, spec, count),
         )  # fmt: skip
 
-    def _words(self, remedy: Remedy, row: int, device: str, demand: Demand, spec: TaskSpec) -> str:
+    def _words(
+        self, remedy: Remedy, row: int, device: str, demand: Demand, spec: TaskSpec, count: int
+    ) -> str:
         kind, name = remedy.kind, remedy.name
         if kind == "room":
             return f"{_amount(remedy)} more free on {device}"
@@ -44,7 +48,9 @@ class RemedyWords:
             return f"a smaller demand: {name} {remedy.amount} instead of {_asked(demand, name)}"
         if kind == "model":
             return f"take another accelerator than {name}"
-        if kind in ("constraint", "distinct"):
+        if kind == TASKS:
+            return f"a gang of {remedy.amount} tasks instead of {count}"
+        if kind in ("constraint", "distinct", SPREAD):
             return f"drop {name}"
         if kind == "runtime":
             return f"install {name} on {device}"
@@ -54,7 +60,10 @@ class RemedyWords:
             return f"{device} {self._ailments(row)}"
         if kind == "open":
             return f"uncordon {device}{self._standing(row)}"
-        return f"tolerate {' and '.join(self._taints(row, spec))}, as {device} has it"
+        rows = remedy.rows if remedy.together else (row,)
+        taints = dict.fromkeys(text for r in rows for text in self._taints(r, spec))
+        others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        return f"tolerate {' and '.join(taints)}, as {device}{others} {'have' if others else 'has'} it"
 
     def _standing(self, row: int) -> str:
         record = self.fleet.records[row]

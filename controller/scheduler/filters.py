@@ -35,7 +35,7 @@ def _capacity(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
             yield f"{name} capacity >= {demand.resources[i]}", enough
     for name, amount in demand.extras.items():
         yield f"{name} capacity >= {amount}", _at_least(view.extras_offered.get(name, _none(view)), amount)
-    if demand.models:
+    if demand.models and demand.accelerators[0]:
         models = view.allowed_models(demand)
         suits = np.isin(view.accel_model, models).sum(axis=1) > 0
         yield "accelerator " + " or ".join(demand.models), suits

@@ -12,6 +12,7 @@ nobody can tell what it shares; a `Shares` puts it last.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -117,6 +118,31 @@ class Grouping:
         for spread in self._spreads:
             yield spread.words, spread.score()
 
+    def most(self, copies: Ints, without: str = "") -> int | None:
+        """How many tasks may stand at once where each device takes `copies`, whatever the order of picks.
+
+        None where the order matters: two labels bound the tasks across each other. `without`: a limit's
+        words; it doesn't count.
+        """
+        limits = [limit for limit in self._limits if limit.words != without]
+        labels = [limit for limit in limits if limit.codes is not None]
+        if len(labels) > 1:
+            return None
+        for limit in limits:
+            if limit.codes is None:
+                copies = np.minimum(copies, limit.left())
+        return labels[0].most(copies) if labels else int(copies.sum())
+
+    def copy(self, without: str = "") -> Grouping:
+        """One to try things on, without the limit or spread of these words."""
+        other = Grouping(self.count, [], [])
+        other._limits = [limit.copy() for limit in self._limits if limit.words != without]
+        other._spreads = [spread.copy() for spread in self._spreads if spread.words != without]
+        for limit in other._limits:
+            other._blocks += ~limit.allows()
+        other._allowed = other._blocks == 0
+        return other
+
     # ------------------------------------------------------------- changes
 
     def placed(self, row: int) -> bool:
@@ -154,7 +180,7 @@ def _mixed(columns: Sequence[tuple[Floats, float]], count: int) -> Floats:
 
 class _Limit:
     def __init__(self, count: int, distinct: Distinct) -> None:
-        self.words, self.codes, self.most = distinct.words, distinct.codes, distinct.limit
+        self.words, self.codes, self.most_each = distinct.words, distinct.codes, distinct.limit
         size = count if self.codes is None else int(self.codes.max(initial=ABSENT)) + 1
         # The last entry is that of code -1: never below any limit.
         self.counts = np.zeros(size + 1, np.int64)
@@ -165,8 +191,25 @@ class _Limit:
         self.counts[:-1] += np.bincount(found[found >= 0], minlength=len(self.counts) - 1)
 
     def allows(self) -> Flags:
-        free: Flags = self.counts < self.most
+        free: Flags = self.counts < self.most_each
         return free[:-1] if self.codes is None else free[self.codes]
+
+    def left(self) -> Ints:
+        """How many more each value, or device, may hold."""
+        return np.maximum(self.most_each - self.counts[:-1], 0)
+
+    def most(self, copies: Ints) -> int:
+        """How many more there may be where devices take so many; a device without a value takes none."""
+        assert self.codes is not None
+        there = self.codes >= 0
+        sums = np.zeros(len(self.counts) - 1, np.int64)
+        np.add.at(sums, self.codes[there], copies[there])
+        return int(np.minimum(sums, self.left()).sum())
+
+    def copy(self) -> _Limit:
+        other = copy(self)
+        other.counts = self.counts.copy()
+        return other
 
     def note(self, row: int, change: int) -> Ints | None:
         """The devices that are ruled out by this, or free again; None when nothing turns."""
@@ -175,7 +218,7 @@ class _Limit:
             return None
         before = int(self.counts[code])
         self.counts[code] = before + change
-        if (before < self.most) == (before + change < self.most):
+        if (before < self.most_each) == (before + change < self.most_each):
             return None
         return np.array([row]) if self.codes is None else np.flatnonzero(self.codes == code)
 
@@ -204,6 +247,11 @@ class _Spread:
     def count_all(self, rows: Ints) -> None:
         found = self.codes[rows]
         self.counts += np.bincount(found[found >= 0], minlength=len(self.counts))
+
+    def copy(self) -> _Spread:
+        other = copy(self)
+        other.counts = self.counts.copy()
+        return other
 
     def note(self, row: int, change: int) -> bool:
         code = int(self.codes[row])

@@ -72,6 +72,8 @@ class Remedy:
     devices: int = 1
     rows: tuple[int, ...] = ()
     """Some of those devices, where the change is no amount."""
+    together: bool = False
+    """The change is about all of `rows` at once, not about any one of them."""
 
 
 def remedies(

@@ -93,7 +93,11 @@ def test_no_single_change_is_told_where_it_would_not_place_the_task(desk, desk_k
     desk.placed(job="j2", needs=Resources(4_000, 64), rules=JobRules(gang=True))
     desk.placed(job="j3", needs=Resources(4_000, 64), rules=JobRules(depends_on=(Dependency("j1", "ended"),)))
     gang, alone, later = (told(desk, desk_kit, f"{job}.0") for job in ("j1", "j2", "j3"))
-    assert (gang.reason, words(gang)) == ("cpu", [])
+    assert gang.reason == "gang" and gang.summary.startswith("none of its gang of 2 fit at once; the next ")
+    assert words(gang) == [
+        "a smaller demand: cpu_milli 2000 instead of 4000",
+        "6,000 mCPU more on d0, which is too small",
+    ]
     assert alone.reason == "cpu" and "2,000 mCPU more on d0, which is too small" in words(alone)
     assert (later.reason, words(later)) == (DEPENDENCY, [])
 
@@ -104,6 +108,21 @@ def test_a_gang_tells_how_much_of_it_fits(desk, desk_kit):
     view = told(desk, desk_kit)
     assert view.reason == "gang" and view.summary.startswith("only 2 of its gang of 3 fit at once")
     assert pending(desk) == {"gang": 3}
+    assert words(view) == [
+        "a gang of 2 tasks instead of 3",
+        "1,000 mCPU more on d1, which is too small",
+        "a smaller demand: cpu_milli 666 instead of 1000",
+    ]
+
+
+def test_taints_that_keep_a_gang_away_are_told_together(desk, desk_kit):
+    fleet = desk.core.ledger.fleet
+    for name, taint in (("d1", "gpu:no_place"), ("d2", "old:no_place"), ("d3", "new:no_place")):
+        desk.join(name, room=SMALL)
+        fleet.taint(fleet.index[name], (taint,))
+    desk.placed(count=4, rules=JobRules(gang=True))
+    view = told(desk, desk_kit)
+    assert words(view) == ["tolerate gpu:no_place and old:no_place, as d1 and 1 more have it"]
 
 
 def test_a_limit_over_values_tells_itself(desk, desk_kit):
