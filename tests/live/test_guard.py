@@ -61,6 +61,8 @@ def test_what_cannot_be_executed_is_refused_by_name(bench: Bench) -> None:
     assert (kind, ints[1], blobs[1]) == (frames.REFUSED, 1, b"not found: no-such-program")
     kind, ints, blobs = bench.start("/etc/passwd")
     assert (kind, ints[1], blobs[1]) == (frames.REFUSED, 1, b"not executable: /etc/passwd")
+    with pytest.raises(ValueError, match="empty command"):
+        bench.start()
     assert bench.start("true")[0] == frames.STARTED
 
 
