@@ -20,6 +20,7 @@ from protocol.tasks import AttemptId
 from sim.checking.audit import EveryChangeIsAudited
 from sim.checking.base import Checker, Heard
 from sim.checking.instead import MassSilenceFreezes, OnlyTimeFrees, TwoAreQuarantined, WaitsAfterRestore
+from sim.checking.levelling import MovesWithMeasure
 from sim.checking.picture import Picture
 from sim.checking.placement import (
     AfterOthers,
@@ -74,6 +75,7 @@ INVARIANTS: dict[str, str] = {
     "P6": "only a priority that is higher by ten sends an attempt away, and never a daemon's",
     "P7": "nothing new is placed where a decision, a demand, a taint or a guard speaks against it",
     "P8": "a cron job without overlap has one open run at most",
+    "P9": "for balance only what may be moved is, once it has rested, and never too much at a time",
     "X1": "instead of what an old copy of the database lost: nothing is placed for one hold after it",
     "X2": "instead of what one identity twice suspends: A, B and A again quarantines the device",
     "X3": "instead of what one identity twice suspends: in a quarantine only time frees at_most_one work",
@@ -104,6 +106,7 @@ CHECKERS: dict[str, type[Checker]] = {
     "P6": OnlyLower,
     "P7": WelcomeThere,
     "P8": OneRunAtATime,
+    "P9": MovesWithMeasure,
     "X1": WaitsAfterRestore,
     "X2": TwoAreQuarantined,
     "X3": OnlyTimeFrees,

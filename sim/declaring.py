@@ -24,6 +24,7 @@ from sim.world import Wish
 FEATURES = (
     "daemons", "crons", "gangs", "chains", "bounds", "ranks", "demands", "wishes", "apart", "marks",
     "extras", "accelerators", "reference", "policies", "owners", "returns", "crowds", "levelling",
+    "balance",
 )  # fmt: skip
 PLAIN_SHARE = 0.25
 """Of all seeds: nothing new at all, as before there was anything."""

@@ -29,6 +29,9 @@ LANDED_MS = 20_000
 SELDOM_MS = 120_000
 """Of a family that is on there is one in so long at least, in the mean."""
 
+BALANCE_MS = (3_000, 10_000, 30_000)
+"""Often, so that five minutes see many moves."""
+
 EXCLUDED_BY = {"walls": "backups"}
 """Devices drop what is said in an epoch below the highest they heard. A copy put back while the clock
 went back too may give its leader such an epoch, and only a document of a higher one would tell it (D1)."""
@@ -65,6 +68,7 @@ def draw_plan(
         families=chosen,
         policy=_draw_policy(stream, features),
         offer=_draw_offer(stream, features),
+        balance_ms=stream("balance").choice(BALANCE_MS) if "balance" in features else 0,
         quirks=_draw_quirks(stream("quirks")) if QUIRKS_FAMILY in chosen else (),
         orders=draw_orders(stream, fleet, faults_ms, features),
         faults=_draw_faults(stream, chosen, Cast(fleet, controllers), faults_ms),

@@ -65,6 +65,8 @@ class Plan:
     """The fleet's policy of placement; empty: the default."""
     offer: str = "whole"
     """What of a capacity may be reserved: a name in `offers.OFFERS`."""
+    balance_ms: int = 0
+    """How often the controller looks whether the fleet is level, and levels it; 0: never."""
     quirks: Args = ()
     """Fields of `broker.events.BrokerQuirks` that are not off."""
     orders: tuple[Order, ...] = ()

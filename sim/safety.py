@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import firmware_profiles
 from broker.events import BrokerQuirks, Survival
+from controller.core.rules import Rules
 from controller.scheduler.policies import DEFAULT
 from protocol.limits import HEARTBEAT_MS, LEASE_MS, hold_ms
 from sim import faults, workload
@@ -202,11 +204,25 @@ def build(plan: Plan, storage: Storage) -> World:
     world = World(plan.seed, storage, (), plan.controllers)
     for device in plan.devices:
         _add(world, device)
-    world.rule(plan.policy or DEFAULT, OFFERS[plan.offer])
+    world.rule(rules_of(plan))
     world.network.weather = fair_weather(plan)
     quirks = BrokerQuirks(**{name: _quirk(name, value) for name, value in plan.quirks})  # type: ignore[arg-type]
     world.network.quirks(quirks)
     return world
+
+
+def rules_of(plan: Plan) -> Rules:
+    """What is decided for the whole fleet; who levels it does so at any load, with plans of any size."""
+    rules = Rules(plan.policy or DEFAULT, OFFERS[plan.offer])
+    if not plan.balance_ms:
+        return rules
+    return replace(
+        rules,
+        rebalance="auto",
+        look_ms=plan.balance_ms,
+        load_percent_least=0,
+        auto_moves_max=rules.aims.moves_max,
+    )
 
 
 def _add(world: World, planned: PlannedDevice) -> None:
@@ -249,7 +265,8 @@ def describe(plan: Plan) -> str:
     """Everything that was drawn, in lines for people."""
     lines = [f"seed {plan.seed}: {len(plan.devices)} devices, {plan.controllers} controller(s), faults for "
              f"{plan.faults_ms / 1_000:g} s, families: {', '.join(plan.families) or 'none'}"]  # fmt: skip
-    lines += [f"  policy {plan.policy or DEFAULT}, offer {plan.offer}"]
+    levels = f", levelled each {plan.balance_ms:,} ms" if plan.balance_ms else ""
+    lines += [f"  policy {plan.policy or DEFAULT}, offer {plan.offer}{levels}"]
     lines += [f"  broker quirk {name} = {value}" for name, value in plan.quirks]
     lines += [
         f"  {d.name}: {d.profile}, site {d.site or '-'}, clock {d.rate_ppm:+} ppm, {d.containment}"

@@ -82,6 +82,7 @@ KEYS: dict[str, Word] = {
     "seed": Whole(0, 2**63 - 1),
     "faults_ms": Whole(1, DAY_MS),
     "controllers": Whole(1, 2),
+    "balance_ms": Whole(0, DAY_MS),
 }
 CHOICES: dict[str, OneOf] = {"policy": OneOf(("", *POLICIES)), "offer": OneOf(tuple(OFFERS))}
 """What is decided once for the whole fleet."""
@@ -135,6 +136,7 @@ class _Reader:
             families=self._families(),
             policy=choices.get("policy", ""),
             offer=choices.get("offer", "whole"),
+            balance_ms=numbers["balance_ms"],
             quirks=self._quirks(),
             orders=tuple(self._order(at, item) for at, item in self._items("orders")),
             faults=tuple(self._fault(at, item) for at, item in self._items("faults")),
@@ -271,6 +273,7 @@ def write_scenario(plan: Plan) -> str:
         lines.append(f"families = [{', '.join(_quoted(family) for family in plan.families)}]")
     lines += [f"policy = {_quoted(plan.policy)}"] if plan.policy else []
     lines += [f"offer = {_quoted(plan.offer)}"] if plan.offer != "whole" else []
+    lines += [f"balance_ms = {plan.balance_ms}"] if plan.balance_ms else []
     lines += _list("devices", [_device_words(device) for device in plan.devices])
     lines += _list("orders", [(("at_ms", o.at_ms), ("kind", o.kind), *o.args) for o in plan.orders])
     lines += _list("faults", [_fault_words(fault) for fault in plan.faults])

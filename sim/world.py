@@ -27,8 +27,8 @@ from controller.core.events import (
     RebalanceAsked,
     TaskExplained,
 )
-from controller.core.fleet import Offer
 from controller.core.records import Affinity, Constraint, JobRules, JobState, Spread, TaskRow, TaskSpec
+from controller.core.rules import Rules
 from controller.core.views import RefusalView, SubmittedView
 from protocol.core import Event
 from protocol.limits import LEASE_MS, STOP_GRACE_MS
@@ -110,6 +110,7 @@ class World:
         self.network.on_delivered = self.checkers.saw
         self.sampler = Sampler(self)
         self.database = Database(self.clock, storage, self.checkers)
+        self.rules = Rules()
         self.replies: dict[int, object] = {}
         """By the number of the request, whoever answered it."""
         self.controllers = [self._make_controller(f"c{number + 1}") for number in range(controllers)]
@@ -125,11 +126,11 @@ class World:
     def _make_controller(self, holder: str) -> ControllerProcess:
         return ControllerProcess(FLEET, holder, self.clock, self.network, self.database, self._on_reply)
 
-    def rule(self, policy: str, offer: Offer) -> None:
+    def rule(self, rules: Rules) -> None:
         """What the fleet's operator decided for all jobs and devices; also who judges knows."""
         for controller in self.controllers:
-            controller.policy, controller.offer = policy, offer
-        self.checkers.offer = offer
+            controller.rules = rules
+        self.rules, self.checkers.offer = rules, rules.offer
 
     def add_device(self, name: str, room: Resources = ROOM) -> SimulatedDevice:
         """Another device, still switched off."""

@@ -17,7 +17,7 @@ from sim.checking.base import Checker, Heard
 from sim.checking.picture import Change, Commit, job_of
 from sim.checking.room import faults
 from sim.ears import understand
-from sim.observations import DatabaseRead, Delivered, JobAccepted, Observation
+from sim.observations import DatabaseRead, Delivered, JobAccepted, Observation, OutOfBounds
 
 _STATES = {state.value: state for state in TaskState}
 
@@ -105,7 +105,14 @@ class OneResult(Checker):
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._ranks = {state: rank for rank, state in enumerate(AttemptState)}
-        return {}
+        self._copied: dict[AttemptId, None] = {}
+        """Attempts that a second machine of the same identity may have known, and may yet speak of."""
+        return {OutOfBounds: self._bound}
+
+    def _bound(self, fault: OutOfBounds) -> None:
+        if self.invariant in fault.invariants:
+            there = (key for keys in self.seen.held.values() for key in keys if keys[key] == fault.device)
+            self._copied |= dict.fromkeys(there)
 
     def on_commit(self, commit: Commit) -> None:
         for change in commit.tasks:
@@ -113,6 +120,8 @@ class OneResult(Checker):
         for old, row in commit.attempts:
             if old is not None:
                 self._judge_attempt(old, row)
+            elif self.judge.outside(self.invariant, row.device):
+                self._copied[AttemptId(row.task, row.attempt)] = None
             if row.state is AttemptState.FREE and (old is None or old.state is not row.state):
                 self._judge_free(row)
         for audit in commit.audits:
@@ -164,7 +173,11 @@ class OneResult(Checker):
             self.breach(f"{row.id} is {row.state} while attempt {row.attempt} is {held.state}", held.device)
 
     def _judge_free(self, row: AttemptRow) -> None:
-        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun."""
+        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun.
+
+        A second machine of the same identity has copied `at_least_one` attempts, which it doesn't run: that
+        word of it comes as late as the weather delays it.
+        """
         task, known = self.seen.tasks.get(row.task), self.seen.devices.get(row.device)
         if (task is not None and task.desired != "run") or (known is not None and known.removed):
             return  # of what was cancelled I7 asks the same
@@ -177,7 +190,8 @@ class OneResult(Checker):
         ]
         if live:
             what = f"{row.task} {row.attempt} is free and lives on {row.device}"
-            self.breach(what, row.device, excused=self.judge.outside("I1", row.device))
+            copied = not live[0].at_most_one and AttemptId(row.task, row.attempt) in self._copied
+            self.breach(what, row.device, excused=copied or self.judge.outside("I1", row.device))
 
     def _judge_attempt(self, old: AttemptRow, row: AttemptRow) -> None:
         if self._ranks[row.state] < self._ranks[old.state]:

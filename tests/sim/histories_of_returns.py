@@ -1,4 +1,4 @@
-"""Histories of tasks whose older run stays (C6), and of those where it must not: I3."""
+"""Histories of tasks whose older run stays (C6), of those where it must not, and of what a copy says: I3."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from history_book import attempt, audit, task
 
 from controller.core.records import AttemptState, JobRow, JobRules, JobState
 from protocol.tasks import Guarantee, TaskState
+from sim import observations as seen
 
 PASSES, BREAKS = [], []
 
@@ -71,3 +72,37 @@ def an_older_run_where_only_one_may_live(b):
 def an_older_run_is_kept_and_so_is_the_newer(b):
     two_at_once(b)
     goes_back(b, second=AttemptState.RUNNING)
+
+
+# ------------------------------------------------------------- a second machine of the same identity
+
+
+def freed_by_a_late_word_of_a_copy(b, guarantee, before=True):
+    """The machine was cloned, the clone is gone; `before`: the run lives since before that."""
+    only_one = guarantee is Guarantee.AT_MOST_ONE
+    b.device()
+    b.submit(guarantee=guarantee)
+    if before:
+        b.assign()
+        b.began(only_one=only_one)
+    b.saw(seen.OutOfBounds, "d0", ("I3",), b.now + 1_000, "one identity twice")
+    b.after(90_000)
+    if not before:
+        b.assign()
+        b.began(only_one=only_one)
+    b.pending()
+
+
+@passes("I3")
+def a_copy_knew_what_may_live_twice(b):
+    freed_by_a_late_word_of_a_copy(b, Guarantee.AT_LEAST_ONE)
+
+
+@breaks("I3")
+def a_copy_knew_what_may_live_once(b):
+    freed_by_a_late_word_of_a_copy(b, Guarantee.AT_MOST_ONE)
+
+
+@breaks("I3")
+def no_copy_knew_it(b):
+    freed_by_a_late_word_of_a_copy(b, Guarantee.AT_LEAST_ONE, before=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import histories_of_moves
 import histories_of_placement
 import histories_of_records
 import histories_of_returns
@@ -16,6 +17,7 @@ from sim.histories import check_history, read_history, write_line
 
 PASSES = (
     histories_of_placement.PASSES
+    + histories_of_moves.PASSES
     + histories_of_records.PASSES
     + histories_of_returns.PASSES
     + histories_of_traffic.PASSES
@@ -23,6 +25,7 @@ PASSES = (
 )
 BREAKS = (
     histories_of_placement.BREAKS
+    + histories_of_moves.BREAKS
     + histories_of_records.BREAKS
     + histories_of_returns.BREAKS
     + histories_of_traffic.BREAKS

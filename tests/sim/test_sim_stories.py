@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from controller.core.rules import Rules
 from edge_agent.core.events import RunRefused
 from protocol.limits import hold_ms
 from protocol.resources import Resources
@@ -44,7 +45,7 @@ def test_a_job_runs_on_the_device_with_most_room_and_its_output_is_kept(make_wor
 
 def test_binpack_fills_the_device_with_least_room(make_world):
     world = make_world(rooms=((2_000, 2_000, 100, 0), (8_000, 8_000, 100, 0)), begin=False)
-    world.controller.policy = "binpack"
+    world.rule(Rules("binpack"))
     world.begin()
     job = world.submit()
     world.until(lives(world, f"{job}.0"))
