@@ -8,6 +8,7 @@ from types import ModuleType
 import stories_controller
 import stories_device
 import stories_leaders
+import stories_moves
 import stories_placement
 import stories_returns
 import stories_runs
@@ -31,5 +32,6 @@ MODULES = (
     stories_returns,
     stories_work,
     stories_placement,
+    stories_moves,
 )
 STORIES = {name: story for module in MODULES for name, story in _of(module).items()}

@@ -1,0 +1,79 @@
+"""Stories of fleets that level themselves: who moves, when, how many at a time, and that it ends."""
+
+from __future__ import annotations
+
+from storyboard import Stage
+
+from controller.core.records import JobRules
+from controller.core.rules import Rules
+from protocol.resources import Resources
+from sim.world import Wish
+
+ROOM = Resources(20_000, 20_000, 10_000)
+TASK = Resources(500, 100)
+LEASE_MS = 10_000
+LOOK_MS = 5_000
+LEVELS = Rules(rebalance="auto", look_ms=LOOK_MS, load_percent_least=0, auto_moves_max=1_000)
+
+
+def crowded(count: int, rules: JobRules | None = None) -> tuple[Stage, str]:
+    """So many tasks run on d0; d1 stands empty and has just been opened."""
+    stage = Stage(rooms=(ROOM, ROOM), begin=False)
+    stage.world.rule(LEVELS)
+    stage.world.begin()
+    stage.shut_others("d0")
+    job = stage.world.submit(Wish(count, needs=TASK, lease_ms=LEASE_MS, rules=rules or JobRules()))
+    stage.world.until(lambda: len(on(stage, job, "d0")) == count, 60_000)
+    stage.world.decide("d1", "uncordon")
+    return stage, job
+
+
+def on(stage: Stage, job: str, device: str) -> list[str]:
+    """Tasks of the job that really run there, and nowhere else."""
+    running = {task.id: stage.world.running(task.id) for task in stage.world.tasks(job)}
+    return [task for task, places in running.items() if [place for place, _ in places] == [device]]
+
+
+def level(stage: Stage, job: str, count: int) -> bool:
+    """As far as a plan goes: neither has a tenth more than half."""
+    return min(len(on(stage, job, name)) for name in ("d0", "d1")) >= 0.45 * count
+
+
+def crowd_is_spread() -> set[str]:
+    """And then nothing moves any more."""
+    stage, job = crowded(30)
+    stage.within(180_000, lambda: level(stage, job, 30), "C4")
+    stage.world.advance(10_000)
+    before = [task.attempt for task in stage.world.tasks(job)]
+    stage.world.advance(300_000)
+    stage.expect(before == [task.attempt for task in stage.world.tasks(job)], "I11")
+    return stage.broken()
+
+
+def crowd_of_a_gang() -> set[str]:
+    stage, job = crowded(8, JobRules(gang=True))
+    stage.world.advance(120_000)
+    stage.expect(len(on(stage, job, "d0")) == 8, "P9")
+    return stage.broken()
+
+
+def crowd_and_a_take_over() -> set[str]:
+    """Who comes to lead knows of nobody when he was placed, so all rest anew."""
+    stage, job = crowded(30)
+    stage.world.advance(2 * LEASE_MS)
+    stage.restart_controller()
+    stage.within(180_000, lambda: level(stage, job, 30), "C4")
+    return stage.broken()
+
+
+def crowd_and_a_silent_source() -> set[str]:
+    """What is to leave a device that is cut off holds up what else may move."""
+    stage, job = crowded(20)
+    stage.world.until(
+        lambda: any(a.reason == "rebalanced" for a in stage.world.checkers.attempts.values()), 60_000
+    )
+    stage.world.network.cut("d0")
+    stage.world.advance(60_000)
+    stage.world.network.heal("d0")
+    stage.within(180_000, lambda: level(stage, job, 20), "C4")
+    return stage.broken()
