@@ -23,7 +23,7 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.openb_files import BadFile, Node, Task, nodes_of, resampled, tasks_of
-from controller.scheduler.defragment import Holding, make_room
+from controller.scheduler.defragment import Holding, gainful_room
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker
 from controller.scheduler.pick import NO_DEVICE, Bases
@@ -119,7 +119,7 @@ class Fragmented:
         view, left = self.fleet.view, int(self.max_moves * self.placed) - self.moves
         if left <= 0 or self._hopeless.get(task) == len(view.log):
             return NO_DEVICE
-        plan = make_room(view, picker, self._held_on, min(MOVES_PER_PLAN, left))
+        plan = gainful_room(view, picker, self._held_on, min(MOVES_PER_PLAN, left))
         if plan is None:
             self._hopeless[task] = len(view.log)
             return NO_DEVICE

@@ -381,7 +381,7 @@ def _add_rebalance(nouns: Group) -> None:
     verbs = _noun(
         nouns,
         "rebalance",
-        "plans that level the load of devices; drains are among them",
+        "plans that level the load of devices, or make room for a task; drains are among them",
         "fm rebalance plan",
         "fm rebalance approve r1-1",
     )
@@ -391,11 +391,13 @@ def _add_rebalance(nouns: Group) -> None:
         "make a plan; it waits for approval",
         "fm rebalance plan --dry-run",
         "fm rebalance plan --max-moves 20 --approve",
+        "fm rebalance plan --task j1k31zvtb7q2m4c.0",
     )
     how = plan.add_mutually_exclusive_group()
     how.add_argument("--dry-run", action="store_true", help="only look; the plan is not kept")
     how.add_argument("--approve", action="store_true", help="begin at once")
     plan.add_argument("--max-moves", type=_whole(1), metavar="N", help="at most so many")
+    plan.add_argument("--task", metavar="ID", help="make room for this pending task; it fits nowhere")
     listing = _leaf(verbs, "list", "all plans", "fm rebalance list", "fm rebalance list -o json")
     show = _leaf(
         verbs,

@@ -13,6 +13,7 @@ class RebalanceRequest(TypedDict, total=False):
     dry_run: bool
     approve: bool
     moves_max: int
+    task: str
 
 
 class BalanceLine(TypedDict, total=False):
@@ -51,6 +52,7 @@ class RemoteRebalance(TypedDict, total=False):
     decided_by: str | None
     created: Moment | None
     device: str | None
+    task: str | None
     reached: bool | None
     before: BalanceLine | None
     after: BalanceLine | None

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from controller.api.answers import moment
+from controller.api.bodies import plain_text
 from controller.core.balance_views import BalanceView, RebalancesView, RebalanceView, VoluntaryMoveView
 
 MOVES_MAX = 100_000
+TASK_CHARS_MAX = 64
+TaskId = Annotated[str, Field(min_length=1, max_length=TASK_CHARS_MAX), AfterValidator(plain_text)]
 
 
 class RebalanceBody(BaseModel):
-    """`dry_run`: only to look at. `approve`: begin at once. `moves_max`: null is what the fleet allows."""
+    """`dry_run`: only to look at. `approve`: begin at once. `moves_max`: null is what the fleet allows.
+
+    `task`: a pending task that room is to be made for; null: the fleet is to be levelled.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     dry_run: bool = False
     approve: bool = False
     moves_max: Annotated[int, Field(ge=1, le=MOVES_MAX)] | None = None
+    task: TaskId | None = None
 
 
 class NoBody(BaseModel):
@@ -52,7 +59,7 @@ class VoluntaryMoveShape(TypedDict):
 
 
 class RebalanceSummaryShape(TypedDict):
-    """A plan in a list; `counts` are its moves by state."""
+    """A plan in a list; `counts` are its moves by state. `task`: whom a plan of room is for."""
 
     id: str
     kind: str
@@ -62,6 +69,7 @@ class RebalanceSummaryShape(TypedDict):
     decided_by: str
     created: str
     device: str
+    task: str
     reached: bool
     before: BalanceShape
     after: BalanceShape
@@ -112,6 +120,7 @@ def summary_shape(view: RebalanceView) -> RebalanceSummaryShape:
         decided_by=view.decided_by,
         created=moment(view.created_at),
         device=view.device,
+        task=view.task,
         reached=view.reached,
         before=balance_shape(view.before),
         after=balance_shape(view.after),

@@ -40,14 +40,18 @@ async def list_rebalances(request: Request) -> RebalanceListShape:
     "/rebalances", status_code=201, response_model=RebalanceShape, openapi_extra=body_reference(RebalanceBody)
 )
 async def ask_rebalance(request: Request) -> Response:
-    """A plan that levels the fleet. It waits for approval, unless `approve` is said; 200 for a dry run."""
+    """A plan that levels the fleet, or makes room for a task; 200 for a dry run.
+
+    It waits for approval, unless `approve` is said.
+    """
     caller = caller_of(request)
     body, _ = await read_json(request, RebalanceBody)
     if body.dry_run and body.approve:
         raise invalid_body([BodyFault("/approve", "a dry run is never carried out; say one of the two")])
     question = RebalanceAsked(
-        caller.port.next_request(), caller.actor, body.dry_run, body.approve, body.moves_max or 0
-    )
+        caller.port.next_request(), caller.actor, body.dry_run, body.approve, body.moves_max or 0,
+        body.task or "",
+    )  # fmt: skip
     shape = rebalance_shape(await view_of(caller.port, question, RebalanceView))
     if body.dry_run:
         return JSONResponse(shape, 200)

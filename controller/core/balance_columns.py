@@ -161,9 +161,9 @@ class Cargo:
             able &= np.isin(view.accel_model, view.allowed_models(demand)).any(axis=1)
         if demand.reference_cpu:
             able &= view.amount(demand, CPU, slice(None)) <= attempt.share.resources[CPU]
-        return able & self._together(attempt) if self.grouping(job) is not None else able
+        return able & self.together(attempt) if self.grouping(job) is not None else able
 
-    def _together(self, attempt: Attempt) -> Flags:
+    def together(self, attempt: Attempt) -> Flags:
         """Where the job's other tasks let this one stand. A spread keeps its shares: same value."""
         grouping, row = self.grouping(attempt.job), attempt.device
         assert grouping is not None

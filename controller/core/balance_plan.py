@@ -29,7 +29,7 @@ OPEN = (PlanState.PROPOSED, *CARRIED)
 _MOVES: dict[PlanState, tuple[PlanState, ...]] = {
     PlanState.PROPOSED: (PlanState.APPROVED, PlanState.REJECTED, PlanState.STALE),
     PlanState.APPROVED: (PlanState.RUNNING, PlanState.DONE, PlanState.REJECTED, PlanState.STALE),
-    PlanState.RUNNING: (PlanState.DONE, PlanState.REJECTED),
+    PlanState.RUNNING: (PlanState.DONE, PlanState.REJECTED, PlanState.STALE),
 }
 
 
@@ -65,7 +65,7 @@ class VoluntaryMove:
 
 @dataclass(slots=True)
 class VoluntaryPlan:
-    """`device`: the row of a drain, -1 of a rebalance."""
+    """`device`: the row of a drain, or where room is made for `task`; -1 of a rebalance."""
 
     id: str
     actor: str
@@ -81,10 +81,19 @@ class VoluntaryPlan:
     state: PlanState = PlanState.PROPOSED
     decided_by: str = ""
     reason: str = ""
+    task: str = ""
+
+    @property
+    def of_room(self) -> bool:
+        return bool(self.task)
 
     @property
     def of_drain(self) -> bool:
-        return self.device >= 0
+        return self.device >= 0 and not self.of_room
+
+    @property
+    def kind(self) -> str:
+        return "room" if self.of_room else "drain" if self.of_drain else "rebalance"
 
     def turn(self, state: PlanState, reason: str = "") -> None:
         """Takes the next state; one that can't follow is a mistake of ours."""
@@ -93,6 +102,9 @@ class VoluntaryPlan:
 
     def undecided(self) -> list[VoluntaryMove]:
         return [m for m in self.moves if m.state in UNDECIDED]
+
+    def waiting(self) -> list[VoluntaryMove]:
+        return [m for m in self.moves if m.state is MoveState.WAITING]
 
     def counts(self) -> dict[str, int]:
         """Moves by state."""
@@ -110,11 +122,11 @@ def balance_view(figures: Imbalance) -> BalanceView:
 def plan_view(plan: VoluntaryPlan, names: list[str], whole: bool) -> RebalanceView:
     """The plan as people see it; without its moves unless `whole`."""
     return RebalanceView(
-        plan.id, "drain" if plan.of_drain else "rebalance", plan.state.value, plan.reason, plan.actor,
-        plan.decided_by, plan.created_at, names[plan.device] if plan.of_drain else "",
+        plan.id, plan.kind, plan.state.value, plan.reason, plan.actor,
+        plan.decided_by, plan.created_at, names[plan.device] if plan.device >= 0 else "",
         balance_view(plan.before), balance_view(plan.after), plan.counts(), plan.reached,
         [_move_view(move, names) for move in plan.moves] if whole else [],
-        list(plan.homeless) if whole else [], list(plan.staying) if whole else [],
+        list(plan.homeless) if whole else [], list(plan.staying) if whole else [], plan.task,
     )  # fmt: skip
 
 

@@ -36,8 +36,9 @@ class VoluntaryMoveView:
 class RebalanceView:
     """A plan; `moves` is empty in a list of plans, `counts` never.
 
-    `kind` is `rebalance` or `drain` (then `device` is the drained one). `homeless`: tasks for
-    which no device was foreseen; `staying`: tasks that are of no other device.
+    `kind` is `rebalance`, `drain` (then `device` is the drained one) or `room` (then `device` is where
+    room is made, and `task` whom for). `homeless`: tasks for which no device was foreseen;
+    `staying`: tasks that are of no other device.
     """
 
     id: str
@@ -56,6 +57,7 @@ class RebalanceView:
     moves: list[VoluntaryMoveView] = field(default_factory=list)
     homeless: list[str] = field(default_factory=list)
     staying: list[str] = field(default_factory=list)
+    task: str = ""
 
 
 @dataclass(slots=True)

@@ -53,9 +53,7 @@ class Carrying:
 
     def movable(self, attempt: Attempt, task: Task | None, now_ms: int) -> bool:
         """Whether this attempt may be moved for balance at all; where to is another question."""
-        if task is None or attempt.row.state is AttemptState.REMOVED or not may_move(attempt.job):
-            return False
-        return self.rested(attempt, task, now_ms)
+        return task is not None and may_leave(attempt) and self.rested(attempt, task, now_ms)
 
     def rested(self, attempt: Attempt, task: Task, now_ms: int) -> bool:
         """Whether it is the task's present attempt, is to go on, and has cooled down."""
@@ -96,6 +94,8 @@ class Carrying:
         if not fits(view, demand, target):
             leaves = any(m is not move and m.source == target for m in plan.undecided())
             return _LATER if leaves else f"{name} has no room for it any more"
+        if plan.of_room:  # it is for another task's sake, whatever that does to the load
+            return ""
         if load_with(view, target, view.share(target, demand)) >= load_with(view, move.source, NOTHING):
             return f"{name} would be no less loaded than {self.fleet.names[move.source]}"
         return ""
@@ -183,6 +183,11 @@ class Carrying:
         if task.prefer == self.fleet.names[move.target] and not self.fleet.view.ready[move.target]:
             task.prefer = ""
             self.nominations.end(move.task)
+
+
+def may_leave(attempt: Attempt) -> bool:
+    """Whether it is not on its way out, and of a job whose tasks are moved."""
+    return attempt.row.state is not AttemptState.REMOVED and may_move(attempt.job)
 
 
 def may_move(job: Job) -> bool:

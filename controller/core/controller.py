@@ -152,7 +152,7 @@ class Controller:
         self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
         self.foresight = Foresight(ledger, self.placement)
         self.rebalance = Rebalance(
-            ledger, self.holds, self.placement, self.operators, self.failover, rules, now_ms
+            ledger, self.holds, self.placement, self.operators, self.failover, self.explaining, rules, now_ms
         )
         self.link = BrokerLink(ledger, self.liveness, self.failover, self.rng, now_ms)
         self.renew_due_ms = now_ms + RENEW_MS

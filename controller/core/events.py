@@ -195,7 +195,8 @@ class PlanAsked(Event):
 class RebalanceAsked(Event):
     """Somebody wants a plan of voluntary moves. `dry_run`: only to look at; `approve`: begin it at once.
 
-    `moves_max`: at most so many moves; 0: as the fleet's rules say.
+    `moves_max`: at most so many moves; 0: as the fleet's rules say. `task`: a pending one that room is to
+    be made for; empty: the fleet is to be levelled.
     """
 
     request: int
@@ -203,6 +204,7 @@ class RebalanceAsked(Event):
     dry_run: bool = False
     approve: bool = False
     moves_max: int = 0
+    task: str = ""
 
 
 @dataclass(slots=True)

@@ -158,6 +158,13 @@ class Nominations:
             self._give_back(nomination)
         return found
 
+    def lifted_of(self, task: str) -> list[Nomination]:
+        """Gives back what is set aside for this task, until `restore`."""
+        found = [n for n in (self.by_task.get(task),) if n is not None and n.aside]
+        for nomination in found:
+            self._give_back(nomination)
+        return found
+
     def restore(self, lifted: list[Nomination]) -> None:
         """Sets aside again what still counts."""
         for nomination in lifted:

@@ -1,13 +1,14 @@
 """Rebalance: plans of voluntary moves that a person can read, decided here and nowhere else.
 
-A plan is made when somebody asks, or by a look each minute where the fleet's rules want that and
+A plan levels the fleet, or makes room for one task that fits nowhere (`room_plan`).
+It is made when somebody asks, or by a look each minute where the fleet's rules want that and
 its load is uneven beyond the trigger; it ends at the goal, below the trigger, so that a second look
 finds nothing to do. Small plans may run by themselves, others wait for approval. Nothing begins
 while failover is frozen, while we are deaf, in the wait after a take-over, or outside of the
 maintenance windows. A drain is shown as a plan too, but `operators` carries it out: here its tasks
 only learn where they are foreseen to go.
 
-At most one rebalance is proposed or carried out at a time. Plans are in memory only: a take-over
+At most one such plan is proposed or carried out at a time. Plans are in memory only: a take-over
 forgets them, and what was on its way is placed like any other work.
 Rejected: devices that settle it between them (nobody could read it beforehand, or stop it).
 """
@@ -34,12 +35,14 @@ from controller.core.balance_views import RebalancesView, RebalanceView
 from controller.core.carrying import Carrying, may_move
 from controller.core.effects import Reply
 from controller.core.events import RebalanceAsked, RebalanceDecided, RebalancesQueried
+from controller.core.explaining import Explaining
 from controller.core.failover import Failover
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Ledger, Task
 from controller.core.operators import Operators
 from controller.core.placement import Placement
 from controller.core.records import AttemptState
+from controller.core.room_plan import RoomPlans
 from controller.core.rules import PACKING, Rules
 from controller.core.views import DoneView, RefusalView
 from controller.core.windows import open_at
@@ -64,7 +67,7 @@ class Rebalance:
 
     def __init__(
         self, ledger: Ledger, holds: Holds, placement: Placement, operators: Operators,
-        failover: Failover, rules: Rules, now_ms: int,
+        failover: Failover, explaining: Explaining, rules: Rules, now_ms: int,
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = ledger.fleet
@@ -73,6 +76,7 @@ class Rebalance:
         self.failover = failover
         self.rules = rules
         self.carrying = Carrying(ledger, holds, placement, operators, now_ms)
+        self.rooms = RoomPlans(ledger, placement, self.carrying, explaining)
         self.plans: dict[str, VoluntaryPlan] = {}
         """In the order in which they were made."""
         self.look_ms = now_ms + rules.look_ms
@@ -96,10 +100,10 @@ class Rebalance:
             detail = f"plan {carried.id} is being carried out; wait for it, or reject it to end it"
             self.ledger.emit(Reply(event.request, RefusalView("conflict", detail)))
             return
-        aims = replace(self.rules.aims, trigger=self.rules.aims.goal)  # whoever asks need not wait for more
-        if event.moves_max:
-            aims = replace(aims, moves_max=min(event.moves_max, aims.moves_max))
-        plan = self._make(aims, event.actor, now_ms)
+        plan = self._asked_for(event, now_ms)
+        if isinstance(plan, RefusalView):
+            self.ledger.emit(Reply(event.request, plan))
+            return
         idle = "" if plan.moves else self._why_idle(plan, now_ms)
         if event.dry_run and idle:
             plan.turn(PlanState.STALE, idle)
@@ -110,6 +114,14 @@ class Rebalance:
             elif event.approve:
                 self._approve(plan, event.actor, now_ms)
         self.ledger.emit(Reply(event.request, plan_view(plan, self.fleet.names, True)))
+
+    def _asked_for(self, event: RebalanceAsked, now_ms: int) -> VoluntaryPlan | RefusalView:
+        if event.task:
+            return self.rooms.make(event.task, self._id("m"), event.actor, event.moves_max, now_ms)
+        aims = replace(self.rules.aims, trigger=self.rules.aims.goal)  # whoever asks need not wait for more
+        if event.moves_max:
+            aims = replace(aims, moves_max=min(event.moves_max, aims.moves_max))
+        return self._make(aims, event.actor, now_ms)
 
     def decide(self, event: RebalanceDecided, now_ms: int) -> None:
         """Approves a plan, or rejects it; rejecting one that runs ends it after the moves that began."""
@@ -127,7 +139,8 @@ class Rebalance:
             if event.approve:
                 self._approve(plan, event.actor, now_ms)
             else:
-                self._quiet_until_ms = now_ms + QUIET_MS
+                if not plan.of_room:
+                    self._quiet_until_ms = now_ms + QUIET_MS
                 self._drop_waiting(plan, "the plan was rejected")
                 self._turn(plan, PlanState.REJECTED, "", event.actor, now_ms)
             body = DoneView(plan.id)
@@ -293,7 +306,12 @@ class Rebalance:
 
     def _carry_on(self, plan: VoluntaryPlan, now_ms: int) -> None:
         plan.reason = self.waits(now_ms)
-        if not plan.reason and self.carrying.begin(plan, now_ms) and plan.state is PlanState.APPROVED:
+        if plan.of_room and plan.waiting():
+            if self._settled(plan, now_ms):
+                return
+            plan.reason = plan.reason or self.rooms.crowded(plan)
+        begin = self.rooms.begin if plan.of_room else self.carrying.begin
+        if not plan.reason and begin(plan, now_ms) and plan.state is PlanState.APPROVED:
             self._turn(plan, PlanState.RUNNING, "", CONTROLLER, now_ms)
         if plan.undecided():
             return
@@ -301,6 +319,16 @@ class Rebalance:
             self._turn(plan, PlanState.DONE, "", CONTROLLER, now_ms)
         else:
             self._turn(plan, PlanState.STALE, POINTLESS, CONTROLLER, now_ms)
+
+    def _settled(self, plan: VoluntaryPlan, now_ms: int) -> bool:
+        """Whether a plan of room has become of no use. If it is to begin: whether its moves still make it."""
+        why = self.rooms.overtaken(plan, now_ms)
+        if not why and not plan.reason:
+            why = self.rooms.broken(plan, now_ms)
+        if why:
+            self._drop_waiting(plan, "its plan is stale")
+            self._turn(plan, PlanState.STALE, why, CONTROLLER, now_ms)
+        return bool(why)
 
     def _look(self, now_ms: int) -> None:
         """Proposes a plan, or begins it, if the fleet is uneven and nothing else goes on."""
@@ -337,6 +365,8 @@ class Rebalance:
         self.carrying.follow()
         for plan in self._rebalances():
             if plan.state is not PlanState.PROPOSED:
+                continue
+            if plan.of_room and self._settled(plan, now_ms):
                 continue
             self.carrying.review(plan, now_ms)
             if not plan.undecided():

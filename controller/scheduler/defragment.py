@@ -1,13 +1,13 @@
 """Defragment: room for a demand that fits nowhere, by moving few tasks of one device elsewhere.
 
 Rule of this file: it proposes and changes nothing; whoever asked carries a plan out or not.
-Each move takes a task of the device where room is made to another one, where the task's own
-picker likes it best; no device is a target twice in one plan and none is target and source,
-so that the moves hold whatever their order. Devices that lack least are looked at, and on
-each the fewest tasks are taken whose going makes room.
-A plan's gain is what it places, in milli of accelerators, and what all devices in it are
-worth afterwards less what they were worth before: so room that usual demands would have
-used anyway is no gain.
+Moves take tasks of the device where room is made to others, where each scores best; none is
+target and source, and no target is promised more than fits in whatever order it comes, so
+that the moves hold whatever their order. Devices that lack least are looked at first.
+`make_room` asks for no gain: of those devices the one where the fewest tasks, then the
+cheapest, have to go. `gainful_room` asks whether it is worth it: a plan's gain is what it
+places, in milli of accelerators, and what all devices in it are worth afterwards less what
+they were worth before: so room that usual demands would have used anyway is no gain.
 Rejected: chains of moves (a task moved so that another can move): each step costs a restart.
 """
 
@@ -22,17 +22,47 @@ import numpy as np
 
 from controller.scheduler.fragmenting import FragmentationPicker
 from controller.scheduler.pick import NO_DEVICE, OUT
-from controller.scheduler.view import GPU, SLOTS, Demand, Flags, Floats, Share, View
+from controller.scheduler.victims import Endable, on_device
+from controller.scheduler.view import (
+    DOCUMENT_BYTES_LEAST,
+    GPU,
+    SLOTS,
+    Demand,
+    Flags,
+    Floats,
+    Share,
+    View,
+)
 
 DEVICES_TRIED = 24
+DEVICES_SEEN = 512
+"""Where too little may move on the first ones, so many are asked what may."""
 SETS_TRIED = 200
 """Per device: beyond that its sets are not cheap."""
+CHOICES_TRIED = 16
+"""Per device: sets of tasks of which one had nowhere to go."""
 COST_MILLI = 50.0
 """What a move of cost 0 must gain at least: below that it is not worth a restart."""
 
 
+class Movable(NamedTuple):
+    """A task that may be moved, and what it reserves where it is.
+
+    `kind`: equal for tasks that may go to the same devices. `group`: at most one of a group is
+    moved in a plan, because where it may stand depends on where the others do; empty: of none.
+    """
+
+    task: int
+    share: Share
+    demand: Demand
+    kind: str
+    cost: float = 0.0
+    group: str = ""
+
+
 class Holding(NamedTuple):
-    """A task that may be moved: what it is, where it is, what it reserves there, who places its kind."""
+    """A task that may be moved for gain: what it is, where it is, what it reserves there, who places its
+    kind."""
 
     task: int
     row: int
@@ -50,19 +80,172 @@ class Shift:
     target: int
     share: Share
     cost: float
-    gain: float
+    gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RoomPlan:
-    """`moves`, then the demand on `row`. `gain` in milli, of all together."""
+    """`moves`, then the demand on `row`. `gain` in milli, of all together; 0 where nobody asked for it."""
 
     row: int
     moves: list[Shift]
-    gain: float
+    gain: float = 0.0
+
+    @property
+    def price(self) -> tuple[int, float]:
+        """Smaller is better."""
+        return len(self.moves), sum([move.cost for move in self.moves])
+
+
+# ----------------------------------------------------------------- the fewest moves
 
 
 def make_room(
+    view: View,
+    demand: Demand,
+    allowed: Flags,
+    held: Callable[[int], Sequence[Movable]],
+    scores: Callable[[Movable], Floats],
+    moves_max: int,
+) -> RoomPlan | None:
+    """The plan of fewest moves, `moves_max` at most, then of least cost; None: there is none nearby.
+
+    `allowed`: devices where the demand may be placed, as far as anything but room is concerned.
+    `held`: what of a device may be moved; `scores`: how well each device suits it, `OUT` where it
+    does not fit as things are.
+    """
+    best: RoomPlan | None = None
+    tried = 0
+    for row in _nearest(view, demand, allowed)[:DEVICES_SEEN]:
+        here = held(row)
+        if len(_fewest(view, demand, row, here)) == 0:
+            continue
+        plan = _emptied(view, demand, row, here, scores, moves_max)
+        if plan is not None and (best is None or plan.price < best.price):
+            best, moves_max = plan, len(plan.moves)
+        tried += 1
+        if tried == DEVICES_TRIED:
+            break
+    return best
+
+
+def _fewest(view: View, demand: Demand, row: int, here: Sequence[Movable]) -> tuple[int, ...]:
+    """Which of these would have to go, by their places; none where all of them would not do."""
+    held = [Endable(0, m.share, m.demand.entry_bytes, int(1_000 * m.cost)) for m in here]
+    return on_device(view, demand, row, held, 0) or ()
+
+
+def _emptied(
+    view: View,
+    demand: Demand,
+    row: int,
+    here: Sequence[Movable],
+    scores: Callable[[Movable], Floats],
+    moves_max: int,
+) -> RoomPlan | None:
+    """The plan of this device. Who has nowhere to go stays, and others are chosen without it."""
+    kinds = {m.kind: m for m in here}
+    fixed = {kind for kind, m in kinds.items() if _best(view, m, scores(m), row, {}) == NO_DEVICE}
+    left = [m for m in here if m.kind not in fixed]
+    for _ in range(CHOICES_TRIED):
+        chosen = [left[i] for i in _fewest(view, demand, row, left)]
+        if not 0 < len(chosen) <= moves_max:
+            return None
+        moves, stuck = _sent(view, row, chosen, scores)
+        if stuck is None:
+            return RoomPlan(row, moves)
+        left.remove(stuck)
+    return None
+
+
+def _sent(
+    view: View, row: int, chosen: Sequence[Movable], scores: Callable[[Movable], Floats]
+) -> tuple[list[Shift], Movable | None]:
+    """A target for each of them; or the first that found none."""
+    taken, groups, moves = dict[int, list[Demand]](), set[str](), list[Shift]()
+    choices = {m.kind: int((scores(m) > OUT).sum()) for m in chosen}
+    for m in sorted(chosen, key=lambda m: choices[m.kind]):  # who has the least choice goes first
+        target = _best(view, m, scores(m), row, taken)
+        if target == NO_DEVICE or (m.group and m.group in groups):
+            return moves, m
+        groups.add(m.group)
+        taken.setdefault(target, []).append(m.demand)
+        moves.append(Shift(m.task, row, target, view.share(target, m.demand), m.cost))
+    return moves, None
+
+
+def _best(view: View, m: Movable, scores: Floats, source: int, taken: dict[int, list[Demand]]) -> int:
+    """The device that suits it best, beside what others of the plan take there."""
+    total = scores.copy()
+    total[source] = OUT
+    for _ in range(len(taken) + 1):  # a device that takes nothing else of the plan will do
+        row = int(total.argmax())
+        if total[row] > OUT and (row not in taken or _hold_together(view, row, [*taken[row], m.demand])):
+            return row
+        total[row] = OUT
+    return NO_DEVICE
+
+
+def _hold_together(view: View, row: int, demands: Sequence[Demand]) -> bool:
+    """Whether all of these fit there in any order: accelerators may be packed otherwise in another one."""
+    if any(demand.accelerators[0] for demand in demands):
+        return False
+    shares = [view.share(row, demand) for demand in demands]
+    for i, column in enumerate(view.free):
+        needed = sum([share.resources[i] for share in shares])
+        if i == SLOTS:
+            needed = sum([max(1, share.resources[i]) for share in shares])
+        if needed > int(column[row]):
+            return False
+    extras: dict[str, int] = {}
+    for name, amount in [extra for share in shares for extra in share.extras]:
+        extras[name] = extras.get(name, 0) + amount
+    if any(amount > int(view.extras_free[name][row]) for name, amount in extras.items()):
+        return False
+    entries = sum([demand.entry_bytes for demand in demands])
+    return entries + DOCUMENT_BYTES_LEAST <= int(view.document_bytes_free[row])
+
+
+def _nearest(view: View, demand: Demand, allowed: Flags) -> list[int]:
+    """Devices that could take the demand were they empty, those first that lack least for it."""
+    able: Flags = allowed.copy()
+    lack: Floats = np.zeros(view.count)
+    for i, amount in enumerate(demand.resources):
+        needed = max(1, amount) if i == SLOTS else view.amount(demand, i, slice(None))
+        if i != GPU and (amount or i == SLOTS):
+            able &= view.offered[i] >= needed
+            lack += np.maximum(0.0, (needed - view.free[i]) / np.maximum(1, needed))
+    for name, amount in demand.extras.items():
+        if name not in view.extras_free:
+            return []
+        able &= view.extras_offered[name] >= amount
+        lack += np.maximum(0.0, (amount - view.extras_free[name]) / max(1, amount))
+    entry_bytes = max(DOCUMENT_BYTES_LEAST, demand.entry_bytes)
+    lack += np.maximum(0.0, (entry_bytes - view.document_bytes_free) / entry_bytes)
+    count, milli = demand.accelerators
+    if count:
+        if view.accel_free.shape[1] < count:
+            return []
+        right = _right_model(view, demand)
+        able &= (right.sum(axis=1) >= count) & (view.offered[GPU] >= demand.resources[GPU])
+        lacks = np.where(right, np.maximum(0, milli - view.accel_free), 1_000_000)
+        lack += np.partition(lacks, count - 1, axis=1)[:, :count].sum(axis=1) / milli
+    rows = np.flatnonzero(able)
+    found: list[int] = rows[np.argsort(lack[rows], kind="stable")].tolist()
+    return found
+
+
+def _right_model(view: View, demand: Demand) -> Flags:
+    if not demand.models:
+        there: Flags = view.accel_model >= 0
+        return there
+    return np.isin(view.accel_model, view.allowed_models(demand))
+
+
+# ----------------------------------------------------------------- what is worth it
+
+
+def gainful_room(
     view: View,
     picker: FragmentationPicker,
     held: Callable[[int], Sequence[Holding]],
@@ -71,7 +254,10 @@ def make_room(
     """The plan that gains most per move, of those that move at most `moves_max` tasks; None: none gains."""
     best: RoomPlan | None = None
     movable: dict[FragmentationPicker, bool] = {}
-    for row in _promising(view, picker):
+    able: Flags = view.takes(slice(None))
+    if picker.eligible is not None:
+        able = able & picker.eligible
+    for row in _nearest(view, picker.demand, able)[:DEVICES_TRIED]:
         tasks = [h for h in held(row) if _can_move(h.picker, movable)]
         plan = _on(view, picker, row, tasks, moves_max) if tasks else None
         if plan is not None and (best is None or _per_move(plan) > _per_move(best)):
@@ -88,39 +274,6 @@ def _can_move(picker: FragmentationPicker, known: dict[FragmentationPicker, bool
 
 def _per_move(plan: RoomPlan) -> float:
     return plan.gain / len(plan.moves)
-
-
-def _promising(view: View, picker: FragmentationPicker) -> list[int]:
-    """Devices that could take the demand were they empty, those first that lack least for it."""
-    demand = picker.demand
-    able: Flags = view.takes(slice(None))
-    if picker.eligible is not None:
-        able = able & picker.eligible
-    lack: Floats = np.zeros(view.count)
-    for i, amount in enumerate(demand.resources):
-        if amount and i not in (GPU, SLOTS):
-            able &= view.offered[i] >= amount
-            lack += np.maximum(0.0, (amount - view.free[i]) / max(1, amount))
-    count, milli = demand.accelerators
-    if count:
-        if view.accel_free.shape[1] < count:
-            return []
-        right = _right_model(view, demand)
-        able &= right.sum(axis=1) >= count
-        lacks = np.where(right, np.maximum(0, milli - view.accel_free), 1_000_000)
-        lack += np.partition(lacks, count - 1, axis=1)[:, :count].sum(axis=1) / milli
-    rows = np.flatnonzero(able)
-    return [int(row) for row in rows[np.argsort(lack[rows], kind="stable")[:DEVICES_TRIED]]]
-
-
-def _right_model(view: View, demand: Demand) -> Flags:
-    if not demand.models:
-        there: Flags = view.accel_model >= 0
-        return there
-    return np.isin(view.accel_model, view.allowed_models(demand))
-
-
-# ----------------------------------------------------------------- one device
 
 
 def _on(

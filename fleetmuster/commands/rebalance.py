@@ -1,6 +1,7 @@
 """`fm rebalance`: plans of voluntary moves, to be read before they are approved.
 
-Rule: a plan shows what it costs and what it gains, the fleet before and after, and in the
+A plan levels the fleet or, with `--task`, makes room for a task that fits nowhere.
+Rule: it shows what it costs and what it gains, the fleet before and after, and in the
 end what to type next. Drains are in the same list; they are ended by `fm device uncordon`.
 """
 
@@ -64,11 +65,15 @@ def plan(session: Session, options: Namespace) -> Exit:
         request["approve"] = True
     if options.max_moves is not None:
         request["moves_max"] = options.max_moves
+    if options.task is not None:
+        request["task"] = options.task
     try:
         made = session.client.ask_rebalance(request)
     except ApiError as error:
         if error.pointer == "/moves_max":
             blame(error, "--max-moves")
+        elif error.pointer == "/task":
+            blame(error, "--task")
         raise
     _show(session, made)
     if not made.get("moves"):
@@ -117,7 +122,8 @@ def _show(session: Session, found: RemoteRebalance) -> None:
     console.facts(
         [
             ("plan", found["id"]),
-            ("kind", f"{found.get('kind') or ''} {found.get('device') or ''}".strip()),
+            ("kind", _kind(found)),
+            ("for", found.get("task") or ""),
             ("state", (found.get("state") or "") + (f": {reason}" if reason else "")),
             ("made", _made(found)),
             ("decided by", found.get("decided_by") or ""),
@@ -132,6 +138,11 @@ def _show(session: Session, found: RemoteRebalance) -> None:
     if moves := found.get("moves"):
         console.block("\n")
         console.table(_MOVES, [_move_row(move) for move in moves])
+
+
+def _kind(found: RemoteRebalance) -> str:
+    """With the device that is drained, or that room is made on."""
+    return f"{found.get('kind') or ''} {found.get('device') or ''}".strip()
 
 
 def _made(found: RemoteRebalance) -> str:
@@ -159,7 +170,7 @@ def _plan_row(found: RemoteRebalance) -> list[str]:
     before, after = found.get("before") or {}, found.get("after") or {}
     return [
         found["id"],
-        f"{found.get('kind') or ''} {found.get('device') or ''}".strip(),
+        _kind(found),
         found.get("state") or "",
         f"{sum(counts.values()):,}",
         f"{counts.get('moved', 0):,}",

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controller.scheduler.closely import Asked, Closely
-from controller.scheduler.defragment import Holding, make_room
+from controller.scheduler.defragment import Holding, gainful_room
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker, picker_of
@@ -317,7 +317,7 @@ def test_a_plan_makes_room_exceeds_nothing_and_gains_what_it_says(fleet, work, a
     picker = FragmentationPicker(view, demand_of(asked), bases, FRAGMENTATION)
     assume(picker.pick() == NO_DEVICE)
     before, logged = fleet_worth(view, bases), len(view.log)
-    plan = make_room(view, picker, lambda row: list(held.get(row, {}).values()), moves_max)
+    plan = gainful_room(view, picker, lambda row: list(held.get(row, {}).values()), moves_max)
     assert len(view.log) == logged
     if plan is None:
         return
@@ -347,9 +347,9 @@ def test_one_small_task_moves_so_that_a_whole_accelerator_is_free():
     held = {row: [Holding(row, row, Share(small.demand.resources, ((0, 400),)), small)] for row in (0, 1)}
     whole = FragmentationPicker(view, demand_of((1, 1, 1_000, ())), bases, FRAGMENTATION)
     assert whole.pick() == NO_DEVICE
-    plan = make_room(view, whole, lambda row: held[row], 1)
+    plan = gainful_room(view, whole, lambda row: held[row], 1)
     assert [(m.source, m.target) for m in plan.moves] == [(0, 1)]
-    assert make_room(view, whole, lambda _: [], 1) is None
+    assert gainful_room(view, whole, lambda _: [], 1) is None
 
 
 def test_a_new_model_makes_a_new_table():

@@ -1,0 +1,415 @@
+"""Plans that make room for one pending task: when there is one, what it moves, what overtakes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.events import JobCancelled, TaskExplained
+from controller.core.records import Constraint, JobRules
+from controller.core.rules import Rules
+from controller.core.views import RefusalView
+from controller.core.windows import Window
+from protocol.resources import Resources
+from protocol.tasks import Guarantee, JobKind
+from tests.controller.yard import COOL_MS, ROOM, Yard
+
+ON = {n: (Constraint("device", "=", n),) for n in ("d0", "d1", "d2", "d3")}
+
+
+@pytest.fixture
+def yard(desk_kit):
+    return lambda rules=None, devices=3, labels=None, rooms=None: Yard(
+        desk_kit, rules, devices, labels, rooms
+    )
+
+
+def fragmented(y, each=1_500, count=1, **more):
+    """Every device holds tasks of so much CPU, past their cool-down; a task of 3,000 fits nowhere."""
+    for name in y.session:
+        for other in y.session:
+            y.desk.decide(other, "uncordon" if other == name else "cordon")
+        y.desk.submit(job=f"on-{name}", count=count, needs=Resources(each, 64), **more)
+        y.live(2_000)
+    for name in y.session:
+        y.desk.decide(name, "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(3_000, 64))
+    y.live(1_000)
+    assert y.core.ledger.tasks["big.0"].row.state == "pending"
+    return y
+
+
+def where(y, task):
+    return y.core.ledger.tasks[task].row.device
+
+
+def explained(y, task="big.0"):
+    return y.kit.reply(y.desk.feed(TaskExplained(5, task)))
+
+
+# ------------------------------------------------------------------------- the whole story
+
+
+@pytest.mark.parametrize("policy", ["spread", "binpack", "fragmentation", "balanced", "round_robin"])
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+def test_a_task_that_fits_nowhere_gets_its_room_by_one_move(yard, policy, guarantee):
+    y = fragmented(yard(Rules(policy)), guarantee=guarantee)
+    plan = y.ask(task="big.0")
+    assert (plan.kind, plan.state, plan.task, plan.actor) == ("room", "proposed", "big.0", "ada")
+    [move] = plan.moves
+    assert move.source == plan.device != move.target and move.source_load == 0.375
+    assert plan.after.most_load == 0.75 and y.count() == {"d0": 1, "d1": 1, "d2": 1}
+    y.approve(plan.id)
+    assert y.core.nominations.nominated_for("big.0") == plan.device
+    y.live(5_000)
+    done = y.plan(plan.id)
+    assert done.state == "done" and [m.landed for m in done.moves] == [move.target]
+    assert where(y, "big.0") == plan.device and len(y.running()) == 4
+    assert not y.core.nominations.by_task
+    assert y.plans().now.most_load == plan.after.most_load
+
+
+def test_the_fewest_tasks_move_and_of_these_the_cheapest(yard):
+    y = yard(devices=4, rooms={3: ROOM._replace(cpu_milli=1_500)})
+    for job, name, cpu, priority in [
+        ("many", "d0", 500, 0), ("dear", "d1", 1_500, 50), ("cheap", "d2", 1_500, 0),
+    ]:  # fmt: skip
+        y.desk.submit(
+            job=job, count=3 if job == "many" else 1, needs=Resources(cpu, 64), priority=priority,
+            constraints=(Constraint("device", "in", f"{name},d3"),),
+        )  # fmt: skip
+        if name != "d0":
+            y.desk.submit(job=f"fill-{name}", needs=Resources(500, 64), constraints=ON[name])
+        y.desk.decide("d3", "cordon")
+        y.live(1_000)
+    y.desk.decide("d3", "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(3_500, 64), constraints=(Constraint("device", "!=", "d3"),))
+    y.live(1_000)
+    plan = y.ask(task="big.0")
+    assert [(m.task, m.target) for m in plan.moves] == [("cheap.0", "d3")] and plan.device == "d2"
+
+
+def test_several_small_ones_go_to_one_device(yard):
+    y = yard(devices=2, rooms={1: ROOM._replace(cpu_milli=1_500)})
+    y.desk.decide("d1", "cordon")
+    y.desk.submit(job="small", count=6, needs=Resources(500, 64))
+    y.live(2_000)
+    y.desk.decide("d1", "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(2_500, 64))
+    y.live(1_000)
+    assert len(y.ask(task="big.0", approve=True).moves) == 3
+    y.live(5_000)
+    assert where(y, "big.0") == "d0" and y.count() == {"d0": 4, "d1": 3}
+
+
+@pytest.mark.parametrize("resource", ["memory_mib", "disk_mib", "slots", "gpu_milli"])
+def test_any_resource_may_be_what_is_lacking(yard, resource):
+    room = Resources(4_000, 4_096, 10_000, 1_000, slots=4)
+    y = yard(devices=2, rooms={0: room, 1: room})
+    half = Resources(10, 10)._replace(**{resource: getattr(room, resource) // 2})
+    for name, other in (("d0", "d1"), ("d1", "d0")):
+        y.desk.decide(other, "cordon")
+        y.desk.submit(job=f"on-{name}", needs=half)
+        y.live(1_000)
+        y.desk.decide(other, "uncordon")
+    y.live(COOL_MS)
+    assert y.count() == {"d0": 1, "d1": 1}
+    more = Resources(10, 10)._replace(**{resource: getattr(room, resource)})
+    y.desk.submit(job="big", needs=more)
+    y.live(1_000)
+    plan = y.ask(task="big.0", approve=True)
+    assert len(plan.moves) == 1
+    y.live(5_000)
+    assert where(y, "big.0") == plan.device and len(y.running()) == 3
+
+
+def test_room_is_kept_for_the_task_while_it_is_being_made(yard):
+    y = fragmented(yard(devices=2))
+    y.deaf_to = {"d0", "d1"}
+    plan = y.ask(task="big.0", approve=True)
+    y.live(1_000)
+    assert plan.state == "running" and y.core.nominations.nominated_for("big.0") == plan.device
+    assert explained(y).reason == "nominated" and "waits for 1 of its runs to end" in explained(y).summary
+    y.desk.submit(job="thief", count=10, needs=Resources(500, 64))
+    y.live(1_000)
+    y.deaf_to = set()
+    y.live(5_000)
+    assert y.plan(plan.id).state == "done" and where(y, "big.0") == plan.device
+    thieves = [t for t in y.core.ledger.tasks.values() if t.row.job == "thief" and t.row.device]
+    assert len(thieves) == 4  # 2,000 of 8,000 are left by what was there and what was promised
+
+
+def test_an_explanation_names_the_moves_and_they_do_place_it(yard):
+    y = fragmented(yard())
+    [remedy] = [r for r in explained(y).remedies if r.kind == "moves"]
+    assert (remedy.amount, remedy.words) == (
+        1, f"move 1 task off {remedy.device}: fm rebalance plan --task big.0",
+    )  # fmt: skip
+    before = [list(map(int, column)) for column in y.core.ledger.fleet.view.free]
+    explained(y)
+    assert before == [list(map(int, column)) for column in y.core.ledger.fleet.view.free]
+    y.ask(task="big.0", approve=True)
+    y.live(5_000)
+    assert where(y, "big.0") == remedy.device
+
+
+# ------------------------------------------------------------------------- what is refused
+
+
+def refused(y, task, code="conflict", **more):
+    answers = [y.ask(task=task, dry_run=dry_run, **more) for dry_run in (True, False)]
+    assert all(isinstance(a, RefusalView) and a.code == code for a in answers), answers
+    assert answers[0].detail == answers[1].detail and y.plans().items == []
+    return answers[0].detail
+
+
+def test_tasks_that_need_no_room_made_are_refused(yard):
+    y = fragmented(yard())
+    assert refused(y, "nobody.0", "not_found") == "no open task nobody.0: it is over, or never was"
+    assert "is running on d0; room is made for tasks that are pending" in refused(y, "on-d0.0")
+    y.desk.submit(job="held", needs=Resources(3_000, 64), rules=JobRules(parallel_max=1), count=2)
+    y.desk.submit(job="gang", needs=Resources(3_000, 64), rules=JobRules(gang=True), count=2)
+    y.live(1_000)
+    assert "its whole gang must fit at once" in refused(y, "gang.0")
+    y.core.placement.not_before_ms = y.desk.now + 5_000
+    assert "waits for something else than room: nothing is placed for 5 s" in refused(y, "big.0")
+    y.core.placement.not_before_ms = 0
+
+
+def test_a_task_that_fits_already_is_refused(yard):
+    y = fragmented(yard())
+    y.core.placement.not_before_ms = y.desk.now + 60_000
+    y.listen()
+    y.report("d1", **{"on-d1.0": 0})
+    y.core.placement.not_before_ms = 0
+    assert y.core.ledger.tasks["big.0"].row.state == "pending"
+    assert refused(y, "big.0") == "task big.0 fits on 1 device without moving anything"
+
+
+def test_without_a_plan_it_says_why_and_where_to_look(yard):
+    y = fragmented(yard(), each=2_500)
+    said = refused(y, "big.0")
+    assert said.startswith(
+        "no plan of at most 10 moves makes room for big.0: waits for room: needs 3,000 mCPU"
+    )
+    assert said.endswith("; `fm task explain big.0` shows what else would help")
+    assert not [r for r in explained(y).remedies if r.kind == "moves"]
+
+
+def test_nothing_that_came_lately_moves_and_it_says_so(yard):
+    y = fragmented(yard())
+    y.desk.take_over()
+    y.live(5_000)
+    assert "; 3 of the tasks there came too lately to be moved again" in refused(y, "big.0")
+    y.live(COOL_MS)
+    assert y.ask(task="big.0", dry_run=True).moves and y.plans().items == []
+
+
+def test_no_more_moves_than_were_allowed(yard):
+    y = fragmented(yard(devices=4), each=500, count=4)
+    assert "no plan of at most 1 move makes" in refused(y, "big.0", moves_max=1)
+    assert len(y.ask(task="big.0", moves_max=2).moves) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"rules": JobRules(gang=True)}, {"rules": JobRules(policy="binpack")}, {"kind": JobKind.DAEMON}],
+)
+def test_these_are_never_moved_for_room(yard, more):
+    y = yard(devices=2)
+    if "kind" in more:
+        y.desk.submit(job="on", count=0, needs=Resources(1_500, 64), **more)
+    else:
+        y.desk.submit(job="on", count=2, needs=Resources(1_500, 64), **more)
+        y.desk.submit(job="big0", needs=Resources(3_000, 64))
+    y.live(COOL_MS + 5_000)
+    y.desk.submit(job="big", count=3, needs=Resources(3_000, 64))
+    y.live(1_000)
+    waiting = [t for t in ("big.0", "big.1", "big.2") if y.core.ledger.tasks[t].row.state == "pending"]
+    refused(y, waiting[-1])
+
+
+def test_tasks_that_must_stand_apart_do_so_after_a_plan(yard):
+    """d1 has the room, but the rack of a sister: the cheaper move is not allowed."""
+    racks = {0: {"rack": "a"}, 1: {"rack": "b"}, 2: {"rack": "b"}, 3: {"rack": "c"}}
+    y = yard(devices=4, labels=racks, rooms={3: ROOM._replace(cpu_milli=1_500)})
+    apart = (Constraint("label.rack", "distinct", ""),)
+    y.desk.decide("d1", "cordon"), y.desk.decide("d3", "cordon")
+    y.desk.submit(job="apart", count=2, needs=Resources(1_500, 64), constraints=apart)
+    y.live(1_000)
+    y.desk.submit(job="fill", needs=Resources(2_400, 64), constraints=ON["d2"])
+    y.desk.decide("d1", "uncordon")
+    y.desk.submit(job="fill1", needs=Resources(1_100, 64), constraints=ON["d1"])
+    y.desk.decide("d3", "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(3_000, 64), constraints=ON["d0"])
+    y.live(1_000)
+    plan = y.ask(task="big.0", approve=True)
+    assert [(m.task[:5], m.source, m.target) for m in plan.moves] == [("apart", "d0", "d3")]
+    y.live(5_000)
+    assert where(y, "big.0") == "d0" and {where(y, "apart.0"), where(y, "apart.1")} == {"d2", "d3"}
+
+
+# ------------------------------------------------------------------------- the world moves on
+
+
+def waiting_plan(y):
+    """A plan that was approved and may not begin: no window is open."""
+    plan = y.ask(task="big.0", approve=True)
+    assert (plan.state, y.plans().waits) == ("approved", "no maintenance window is open")
+    return plan
+
+
+@pytest.fixture
+def shut():
+    """Rules with a window that opens in half an hour."""
+    minute = (1_700_000_000_000 + 1_000_000) // 60_000 % 1_440
+    return Rules("spread", windows=(Window(127, minute + 30, minute + 40),))
+
+
+def stale(y, plan, words):
+    found = y.plan(plan.id)
+    assert found.state == "stale" and words in found.reason, found.reason
+    assert {m.state for m in found.moves} == {"skipped"} and not y.core.rebalance.carrying.under_way
+    assert not y.core.nominations.by_task
+    return found
+
+
+def test_a_plan_whose_task_was_cancelled_is_stale(yard, shut):
+    y = fragmented(yard(shut))
+    plan = waiting_plan(y)
+    y.desk.feed(JobCancelled(2, "big", "ada"))
+    y.live(6_000)
+    stale(y, plan, "no open task big.0")
+
+
+def test_a_plan_whose_task_found_another_place_is_stale(yard, shut):
+    y = fragmented(yard(shut))
+    plan = waiting_plan(y)
+    y.join("d9")
+    y.live(6_000)
+    assert where(y, "big.0") == "d9"
+    stale(y, plan, "task big.0 is running on d9")
+
+
+def test_a_proposal_is_looked_at_before_it_is_approved(yard):
+    y = fragmented(yard())
+    plan = y.ask(task="big.0")
+    y.desk.feed(JobCancelled(2, "big", "ada"))
+    answer = y.approve(plan.id)
+    assert answer.code == "conflict" and "no open task big.0" in answer.detail
+    stale(y, plan, "no open task big.0")
+
+
+def test_a_plan_whose_task_fits_without_it_is_stale(yard):
+    y = fragmented(yard())
+    plan = y.ask(task="big.0")
+    y.listen()
+    y.report("d1", **{"on-d1.0": 0})  # what it leaves is big enough; the next round is milliseconds away
+    assert y.core.ledger.tasks["big.0"].row.state == "pending"
+    assert y.approve(plan.id).code == "conflict"
+    stale(y, plan, "fits on 1 device without moving anything")
+
+
+def test_a_plan_that_would_make_no_room_any_more_moves_nothing(yard):
+    y = fragmented(yard(devices=2))
+    plan = y.ask(task="big.0")
+    y.desk.submit(job="more", needs=Resources(1_500, 64), constraints=ON[plan.moves[0].target])
+    y.live(1_000)
+    assert y.approve(plan.id).code == "conflict"
+    found = stale(y, plan, "it would make no room for big.0 any more")
+    assert f"{plan.moves[0].target} has no room for it any more" in found.reason
+    assert len(y.running()) == 3
+
+
+def test_two_moves_that_no_longer_fit_together_do_not_begin_one_by_one(yard):
+    y = yard(devices=2, rooms={1: ROOM._replace(cpu_milli=1_500)})
+    y.desk.decide("d1", "cordon")
+    y.desk.submit(job="small", count=6, needs=Resources(500, 64))
+    y.live(2_000)
+    y.desk.decide("d1", "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(2_500, 64))
+    y.live(1_000)
+    plan = y.ask(task="big.0")
+    y.desk.submit(job="thief", needs=Resources(1_000, 64), constraints=ON["d1"])
+    y.live(1_000)  # each of the three would fit beside it, all three don't
+    y.approve(plan.id)
+    stale(y, plan, "it would make no room for big.0 any more")
+    assert y.count() == {"d0": 6, "d1": 1}
+
+
+def test_nothing_moves_while_failover_is_frozen(yard):
+    y = fragmented(yard(devices=30))
+    y.silent = {f"d{i}" for i in range(12, 30)}
+    y.live(40_000)
+    assert y.core.failover.frozen
+    plan = y.ask(task="big.0", approve=True)
+    y.live(3_000)
+    assert (y.plan(plan.id).state, y.plan(plan.id).reason) == ("approved", "failover is frozen")
+    assert not y.core.nominations.by_task
+
+
+def test_its_moves_begin_together_once_the_budget_has_room(yard):
+    y = yard(devices=4, rooms={1: ROOM._replace(cpu_milli=2_000)})
+    for name in ("d1", "d2", "d3"):
+        y.desk.decide(name, "cordon")
+    y.desk.submit(job="small", count=6, needs=Resources(500, 64))
+    y.live(2_000)
+    y.desk.decide("d1", "uncordon")
+    y.desk.submit(job="other", count=30, needs=Resources(10, 10), constraints=ON["d2"])
+    y.desk.decide("d2", "uncordon")
+    y.live(COOL_MS)
+    y.desk.decide("d2", "drain")
+    y.desk.submit(job="big", needs=Resources(2_500, 64), constraints=ON["d0"])
+    y.deaf_to = set(y.session)
+    y.live(3_000)
+    plan = y.ask(task="big.0", approve=True)
+    assert plan.state == "approved" and "its own begin together" in plan.reason
+    y.deaf_to = set()
+    y.live(20_000)
+    assert y.plan(plan.id).state == "done" and where(y, "big.0") == "d0" and y.moving_most <= 10
+
+
+def test_a_take_over_in_the_middle_loses_nothing(yard):
+    y = fragmented(yard(devices=2))
+    y.deaf_to = {"d0", "d1"}
+    plan = y.ask(task="big.0", approve=True)
+    y.live(1_000)
+    y.desk.take_over()
+    y.deaf_to = set()
+    assert y.plan(plan.id).code == "not_found"
+    y.live(60_000)
+    assert len(y.running()) == 3 and not y.core.nominations.by_task
+
+
+def test_a_starving_task_gets_its_room_by_moves(yard):
+    """What waits long has a device kept for it that empties by itself; moves need not wait for that."""
+    y = fragmented(yard())
+    y.live(320_000, step=5_000)
+    y.desk.submit(job="brief", needs=Resources(10, 10))
+    y.live(1_000)
+    y.report(where(y, "brief.0"), **{"brief.0": 0})  # some room is free, and so the queue is looked at
+    y.live(1_000)
+    kept = y.core.nominations.by_task["big.0"]
+    assert kept.starving
+    plan = y.ask(task="big.0", approve=True)
+    y.live(5_000)
+    assert y.plan(plan.id).state == "done" and where(y, "big.0") == plan.device
+    assert not y.core.nominations.by_task
+
+
+def test_one_plan_at_a_time(yard):
+    y = fragmented(yard(devices=2))
+    first = y.ask(task="big.0")
+    y.deaf_to = {"d0", "d1"}
+    second = y.ask(task="big.0", approve=True)
+    assert y.plan(first.id).reason == f"{second.id} took its place"
+    refusal = y.ask()
+    assert refusal.code == "conflict" and second.id in refusal.detail
+    assert y.approve(second.id, approve=False).object == second.id
+    y.deaf_to = set()
+    y.live(5_000)
+    assert y.plan(second.id).state == "rejected" and where(y, "big.0") == second.device  # what began goes on
