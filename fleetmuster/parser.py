@@ -324,6 +324,14 @@ def _add_plan(nouns: Group) -> None:
         "fm plan submit --gang --count 4 --constraint site=attic --json -- ./train",
     )
     _add_job_words(submit)
+    change = _leaf(
+        verbs,
+        "change",
+        "an open job asks for something else, or has more or fewer tasks",
+        "fm plan change web --count 20",
+        "fm plan change web --memory 512MiB --constraint site=attic --json",
+    )
+    _add_changes(change)
     survive = _leaf(
         verbs,
         "survive",
@@ -332,24 +340,40 @@ def _add_plan(nouns: Group) -> None:
         "fm plan survive --sites 2 --json",
     )
     survive.add_argument("--sites", type=int, choices=(1, 2), default=1, help="so many at once (default: 1)")
-    for verb in (drain, lose, add, submit):
+    for verb in (drain, lose, add, submit, change):
         verb.add_argument(
             "--survive", type=int, choices=(1, 2), metavar="N", help="and any N sites after that: 1 or 2"
         )
-    for verb in (drain, lose, add, submit, survive):
+    for verb in (drain, lose, add, submit, change, survive):
         _json(verb)
+
+
+def _add_changes(change: Options) -> None:
+    """What of a job would be otherwise."""
+    change.add_argument("id", metavar="JOB")
+    change.add_argument("--count", type=_whole(1), metavar="N", help="so many tasks in all")
+    change.add_argument("--policy", metavar="NAME", help="how devices are chosen; '': the fleet's")
+    _add_listed(change, "--constraint", _value(parse_constraint), "'A=V'", "instead of all that it has")
+    change.add_argument("--no-constraints", action="store_true", help="it has none")
+    _add_listed(change, "--tolerate", _value(str), "KEY[=VALUE][:EFFECT]", "instead of all that it has")
+    change.add_argument("--no-tolerations", action="store_true", help="it has none")
+    _add_quantities(change, "task")
+
+
+def _add_quantities(some: Options, of: str) -> None:
+    some.add_argument("--cpu", type=_value(parse_cpu), metavar="CORES", help=f"of each {of}: 2 or 500m")
+    some.add_argument("--memory", type=_value(parse_memory), metavar="SIZE", help="512MiB, 4GiB; bare: MiB")
+    some.add_argument("--disk", type=_value(parse_memory), metavar="SIZE", help="as --memory")
+    some.add_argument("--gpu", type=_value(parse_cpu), metavar="GPUS", help="whole accelerators, or a part")
+    some.add_argument("--up", type=_value(parse_rate), metavar="RATE", help="500k, 2M (bit/s)")
+    some.add_argument("--down", type=_value(parse_rate), metavar="RATE", help="as --up")
+    some.add_argument("--slots", type=_whole(0), metavar="N", help="of the tasks that a device takes at once")
+    _add_listed(some, "--need", _value(parse_need), "NAME[=N]", "what only this site counts: camera=1")
 
 
 def _add_shape(add: Options) -> None:
     """What each added device has."""
-    add.add_argument("--cpu", type=_value(parse_cpu), metavar="CORES", help="of each device: 4")
-    add.add_argument("--memory", type=_value(parse_memory), metavar="SIZE", help="512MiB, 4GiB; bare: MiB")
-    add.add_argument("--disk", type=_value(parse_memory), metavar="SIZE", help="as --memory")
-    add.add_argument("--gpu", type=_value(parse_cpu), metavar="GPUS", help="whole accelerators, or a part")
-    add.add_argument("--up", type=_value(parse_rate), metavar="RATE", help="500k, 2M (bit/s)")
-    add.add_argument("--down", type=_value(parse_rate), metavar="RATE", help="as --up")
-    add.add_argument("--slots", type=_whole(0), metavar="N", help="tasks at once")
-    _add_listed(add, "--need", _value(parse_need), "NAME[=N]", "what only this site counts: camera=1")
+    _add_quantities(add, "device")
     _add_listed(add, "--label", _value(parse_env), "K=V", "a label, as site=attic")
     _add_listed(
         add, "--runtime", _value(str), "NAME", "process, simulated (default: the profile's, or process)"

@@ -14,12 +14,10 @@ from dataclasses import replace
 from controller.api.bodies import ConstraintBody, DependencyBody, JobBody, SpreadBody, TaskBody
 from controller.api.problems import BodyFault
 from controller.core.calendar import check_schedule
-from controller.core.records import Affinity, Constraint, Dependency, JobRules, Spread, TaskSpec
+from controller.core.records import GANG_MAX, Affinity, Constraint, Dependency, JobRules, Spread, TaskSpec
 from controller.core.taints import check_toleration
 from protocol.resources import Resources
 
-GANG_MAX = 1_000
-"""A gang is placed, and taken back, in one commit."""
 PATTERNS_MAX = 4
 """Of one task. To make, or refuse, the automaton of one may take 100 ms, and heartbeats wait meanwhile."""
 WHOLE_MILLI = 1_000
@@ -188,11 +186,15 @@ def _twice(pointer: str, items: list[str], what: str) -> _Faults:
 
 
 def _resource_faults(task: TaskBody) -> _Faults:
-    milli = task.resources.gpu_milli
+    return accelerator_faults("/task", task.resources.gpu_milli)
+
+
+def accelerator_faults(pointer: str, milli: int) -> _Faults:
+    """Of an amount that is neither a share nor a number of whole ones."""
     if milli > WHOLE_MILLI and milli % WHOLE_MILLI:
         below = milli - milli % WHOLE_MILLI
         yield BodyFault(
-            "/task/resources/gpu_milli",
+            f"{pointer}/resources/gpu_milli",
             f"a share lies on one accelerator, and beyond it only whole ones count: say {below} or "
             f"{below + WHOLE_MILLI}, or less than {WHOLE_MILLI}",
         )
@@ -212,15 +214,21 @@ def _each_fault(pointer: str, conditions: Sequence[ConstraintBody | SpreadBody])
 
 
 def _condition_faults(task: TaskBody) -> _Faults:
+    return condition_faults("/task", task.constraints, task.affinities)
+
+
+def condition_faults(
+    pointer: str, constraints: Sequence[ConstraintBody], affinities: Sequence[ConstraintBody] = ()
+) -> _Faults:
     """Of affinities too, if there are too many patterns in both: then none is looked into."""
-    lists = (("constraints", task.constraints), ("affinities", task.affinities))
+    lists = (("constraints", constraints), ("affinities", affinities))
     patterns = [f"{name}/{i}" for name, items in lists for i, c in enumerate(items) if c.operator == "regex"]
     if len(patterns) > PATTERNS_MAX:
         detail = f"{len(patterns)} patterns are too many for a task, at most {PATTERNS_MAX}; join some: a|b"
-        yield BodyFault(f"/task/{patterns[PATTERNS_MAX]}/operator", detail)
+        yield BodyFault(f"{pointer}/{patterns[PATTERNS_MAX]}/operator", detail)
     else:
-        yield from _each_fault("/task/constraints", task.constraints)
-        yield from _each_fault("/task/affinities", task.affinities)
+        yield from _each_fault(f"{pointer}/constraints", constraints)
+        yield from _each_fault(f"{pointer}/affinities", affinities)
 
 
 def _spread_faults(task: TaskBody) -> _Faults:
@@ -229,10 +237,14 @@ def _spread_faults(task: TaskBody) -> _Faults:
 
 
 def _toleration_faults(task: TaskBody) -> _Faults:
-    for place, toleration in enumerate(task.tolerations):
+    return toleration_faults("/task", task.tolerations)
+
+
+def toleration_faults(pointer: str, tolerations: Sequence[str]) -> _Faults:
+    for place, toleration in enumerate(tolerations):
         if fault := check_toleration(toleration):
-            yield BodyFault(f"/task/tolerations/{place}", fault)
-    yield from _twice("/task/tolerations", list(task.tolerations), "the toleration")
+            yield BodyFault(f"{pointer}/tolerations/{place}", fault)
+    yield from _twice(f"{pointer}/tolerations", list(tolerations), "the toleration")
 
 
 _KIND_CHECKS: dict[str, Callable[[JobBody], _Faults]] = {"daemon": _daemon_faults, "cron": _cron_faults}

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controller.api.bodies import (
     CONSTRAINTS_MAX,
+    COUNT_MAX,
     NAME_CHARS_MAX,
     RUNTIME_PATTERN,
     ConstraintBody,
@@ -24,17 +25,25 @@ from controller.api.bodies import (
     KilobitsPerSecond,
     Mebibytes,
     Milli,
+    PolicyName,
     TaintText,
     Value,
     Word,
 )
-from controller.api.meaning import job_faults, rules_of, spec_of
+from controller.api.meaning import (
+    accelerator_faults,
+    condition_faults,
+    job_faults,
+    rules_of,
+    spec_of,
+    toleration_faults,
+)
 from controller.api.problems import BodyFault
 from controller.core.changes import (
     Change,
-    DemandChange,
     DrainChange,
     GrowthChange,
+    JobChange,
     LossChange,
     SubmitChange,
 )
@@ -105,8 +114,8 @@ class GrowthBody(_Strict):
     taints: Annotated[tuple[TaintText, ...], Field(max_length=TAINTS_MAX)] = ()
 
 
-class DemandBody(_Strict):
-    """The tasks of an open job ask for something else; what is left out stays."""
+class JobChangeBody(_Strict):
+    """An open job is another one; what is left out stays."""
 
     job: JobId
     resources: AmountsBody = AmountsBody()
@@ -114,6 +123,12 @@ class DemandBody(_Strict):
         dict[ExtraName, Annotated[int, Field(ge=0, le=lim.MIB_MAX)]], Field(max_length=lim.EXTRAS_MAX)
     ] = {}
     constraints: Annotated[tuple[ConstraintBody, ...], Field(max_length=CONSTRAINTS_MAX)] | None = None
+    """Instead of all that it has."""
+    tolerations: Annotated[tuple[TaintText, ...], Field(max_length=CONSTRAINTS_MAX)] | None = None
+    """Instead of all that it has."""
+    count: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
+    policy: PolicyName | None = None
+    """Empty: the fleet's."""
 
 
 class ChangeBody(_Strict):
@@ -123,7 +138,7 @@ class ChangeBody(_Strict):
     lose: LossBody | None = None
     add: GrowthBody | None = None
     submit: JobBody | None = None
-    change: DemandBody | None = None
+    change: JobChangeBody | None = None
 
 
 class PlanBody(_Strict):
@@ -161,7 +176,7 @@ def _change_faults(change: ChangeBody) -> Iterator[BodyFault]:
         for fault in job_faults(change.submit):
             yield BodyFault(f"/submit{fault.pointer}", fault.detail)
     elif change.change is not None:
-        for fault in _demand_faults(change.change):
+        for fault in _change_faults_of_job(change.change):
             yield BodyFault(f"/change{fault.pointer}", fault.detail)
 
 
@@ -185,19 +200,14 @@ def _growth_faults(add: GrowthBody) -> Iterator[BodyFault]:
             yield BodyFault(f"/taints/{place}", fault)
 
 
-def _demand_faults(demand: DemandBody) -> Iterator[BodyFault]:
-    if not demand.resources.said() and not demand.extras and demand.constraints is None:
-        yield BodyFault("", "nothing changes; say resources, extras or constraints")
-    milli = demand.resources.gpu_milli or 0
-    if milli > 1_000 and milli % 1_000:
-        whole = milli - milli % 1_000
-        yield BodyFault(
-            "/resources/gpu_milli",
-            f"beyond one accelerator only whole ones count: say {whole} or {whole + 1_000}",
-        )
-    for place, constraint in enumerate(demand.constraints or ()):
-        if fault := constraint.fault():
-            yield BodyFault(f"/constraints/{place}/{fault[0]}", fault[1])
+def _change_faults_of_job(change: JobChangeBody) -> Iterator[BodyFault]:
+    said = (change.constraints, change.tolerations, change.count, change.policy)
+    if not change.resources.said() and not change.extras and all(each is None for each in said):
+        detail = "nothing changes; say resources, extras, constraints, tolerations, count or policy"
+        yield BodyFault("", detail)
+    yield from accelerator_faults("", change.resources.gpu_milli or 0)
+    yield from condition_faults("", change.constraints or ())
+    yield from toleration_faults("", change.tolerations or ())
 
 
 # ------------------------------------------------------------------------- in the core's words
@@ -219,7 +229,7 @@ def changes_of(body: PlanBody, actor: str, wall_ms: int) -> tuple[Change, ...]:
             name = _unique(change.submit.name or "new", taken)
             found.append(SubmitChange(_job_row(change.submit, name, actor, wall_ms)))
         elif change.change is not None:
-            found.append(_demand(change.change))
+            found.append(_job_change(change.change))
     return tuple(found)
 
 
@@ -279,11 +289,11 @@ def _job_row(body: JobBody, name: str, actor: str, wall_ms: int) -> JobRow:
     )
 
 
-def _demand(demand: DemandBody) -> DemandChange:
-    amounts = tuple(sorted((demand.resources.said() | demand.extras).items()))
-    constraints = demand.constraints
-    if constraints is None:
-        return DemandChange(demand.job, amounts)
-    return DemandChange(
-        demand.job, amounts, tuple(Constraint(c.attribute, c.operator, c.text()) for c in constraints)
+def _job_change(body: JobChangeBody) -> JobChange:
+    amounts = tuple(sorted((body.resources.said() | body.extras).items()))
+    constraints = body.constraints
+    if constraints is not None:
+        told = tuple(Constraint(c.attribute, c.operator, c.text()) for c in constraints)
+    return JobChange(
+        body.job, amounts, None if constraints is None else told, body.tolerations, body.count, body.policy
     )

@@ -47,5 +47,5 @@ def _pointed(fault: PlanFaultView, body: PlanBody) -> HttpProblem:
     elif change.lose is not None:
         place = "lose/site" if fault.field == "sites" else f"lose/devices/{fault.place}"
     else:
-        place = "change/job" if change.change is not None else "submit/name"
+        place = f"change/{fault.field}" if change.change is not None else "submit/name"
     return invalid_body([BodyFault(f"/changes/{fault.change}/{place}", fault.detail)])

@@ -6,9 +6,10 @@ the API. A change names devices, sites and jobs; whether they exist is found out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.core.records import Constraint, DeviceRow, JobRow
+from protocol.resources import NAMES
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,12 +43,31 @@ class SubmitChange:
 
 
 @dataclass(slots=True, frozen=True)
-class DemandChange:
-    """The tasks of a job ask for something else. `amounts`: by resource or extra; None: as before."""
+class JobChange:
+    """An open job is another one. `amounts`: by resource or extra; None anywhere: as before.
+
+    Tasks from index `count` on end, or as many are added. A daemon has no count.
+    """
 
     job: str
     amounts: tuple[tuple[str, int], ...] = ()
     constraints: tuple[Constraint, ...] | None = None
+    tolerations: tuple[str, ...] | None = None
+    count: int | None = None
+    policy: str | None = None
+
+    def of(self, row: JobRow) -> JobRow:
+        """The job as it would be."""
+        amounts = dict(self.amounts)
+        common = {name: amount for name, amount in amounts.items() if name in NAMES}
+        extras = row.spec.extras | {name: amount for name, amount in amounts.items() if name not in NAMES}
+        spec = replace(row.spec, resources=row.spec.resources._replace(**common), extras=extras)
+        if self.constraints is not None:
+            spec = replace(spec, constraints=self.constraints)
+        if self.tolerations is not None:
+            spec = replace(spec, tolerations=self.tolerations)
+        rules = row.rules if self.policy is None else replace(row.rules, policy=self.policy)
+        return replace(row, spec=spec, rules=rules, count=row.count if self.count is None else self.count)
 
 
-Change = DrainChange | LossChange | GrowthChange | SubmitChange | DemandChange
+Change = DrainChange | LossChange | GrowthChange | SubmitChange | JobChange

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from controller.core.changes import Change, DemandChange, DrainChange, GrowthChange, LossChange
+from controller.core.changes import Change, JobChange, DrainChange, GrowthChange, LossChange
 from controller.core.effects import Reply
 from controller.core.events import PlanAsked
 from controller.core.ledger import Ledger
@@ -110,7 +110,7 @@ class _Plan:
     def _concerned(self) -> list[int]:
         """Devices that somebody may have to leave."""
         changes = self.event.changes
-        if self.event.survive or any(isinstance(change, DemandChange) for change in changes):
+        if self.event.survive or any(isinstance(change, JobChange) for change in changes):
             return list(range(self.outlook.known))
         rows: list[int] = []
         for change in changes:
@@ -131,8 +131,8 @@ class _Plan:
             rows = self._named(change)
             self.trial.lose(rows)
             self.homeless += self._take_off(rows, self.trial)
-        elif isinstance(change, DemandChange):
-            self._change_demand(change)
+        elif isinstance(change, JobChange):
+            self._change_job(change)
         else:
             self.roster.submit(change.job)
 
@@ -158,20 +158,35 @@ class _Plan:
                 trial.vacate(unit, cohort.job.demand.entry_bytes)
         return gone
 
-    def _change_demand(self, change: DemandChange) -> None:
+    def _change_job(self, change: JobChange) -> None:
         """Tasks that still fit where they are stay there; the others look for a place."""
-        cohort, units = self.roster.change_demand(change, self.trial)
-        picker = self.trial.picker(self.roster.party(cohort, []))
+        found = self.roster.change_job(change, self.trial)
+        cohort, counts = found.cohort, self.view.counts
+        counts["ended"] += found.ended
+        counts["stayed"] += found.kept
+        if change.count is not None:
+            self._shorten(cohort, change.count)
+        party = self.roster.party(cohort, [])
+        picker = self.trial.picker(party)
+        grouping = party.grouping(picker.able())
         leaving = []
-        for unit in units:
-            stayed = self.trial.stay(picker, unit) if unit.row != NO_DEVICE else None
+        for unit in found.leaving:
+            stayed = self.trial.stay(picker, unit, grouping) if unit.row != NO_DEVICE else None
             if stayed is None:
                 leaving.append(unit)
             else:
                 self.roster.stand(cohort, unit._replace(share=stayed.share))
-                self.view.counts["stayed"] += 1
+                counts["stayed"] += 1
         if leaving:
             self.homeless.append((cohort, leaving))
+
+    def _shorten(self, cohort: Cohort, count: int) -> None:
+        """Of those that lost their place before, some are no part of the job any more."""
+        for other, units in self.homeless:
+            if other is cohort:
+                left = [unit for unit in units if int(unit.name.rpartition(".")[2]) < count]
+                self.view.counts["ended"] += len(units) - len(left)
+                units[:] = left
 
     # ------------------------------------------------------------- placing
 
@@ -255,7 +270,7 @@ class _Plan:
         loss.utilisation = round(trial.room().utilisation, 4)
 
 
-_COUNTS = ("moved", "broken", "placed", "waiting", "stayed", "left_out")
+_COUNTS = ("moved", "broken", "placed", "waiting", "stayed", "ended", "left_out")
 
 
 def _enter(view: PlanView, kind: str, rows: list[PlannedTask], task: PlannedTask) -> None:

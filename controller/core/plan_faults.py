@@ -8,10 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 
-from controller.core.changes import Change, DemandChange, DrainChange, LossChange, SubmitChange
+from controller.core.changes import Change, JobChange, DrainChange, LossChange, SubmitChange
 from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.plan_views import PlanFaultView
+from controller.core.records import GANG_MAX, JobRow
 from protocol.tasks import JobKind
 
 NAMES_LOOKED_AT = 500
@@ -42,14 +43,29 @@ def _faults(
         for place, name in enumerate(change.sites):
             if name not in sites:
                 yield "sites", place, f"no device has the site {name!r}{_meant(name, list(sites))}"
-    if isinstance(change, DemandChange):
+    if isinstance(change, JobChange):
         job = ledger.jobs.get(change.job)
         if job is None:
             yield "job", 0, f"no open job {change.job}; `fm job list` shows those there are"
         elif job.row.kind is JobKind.CRON:
             yield "job", 0, f"job {change.job} is a cron job and has no tasks itself; name one that it made"
+        elif change.count is not None:
+            yield from _count_faults(job.row, change.count)
     if isinstance(change, SubmitChange) and change.job.id in ledger.jobs:
         yield "job", 0, f"there is a job {change.job.id} already"
+
+
+def _count_faults(row: JobRow, count: int) -> Iterator[tuple[str, int, str]]:
+    if row.kind is JobKind.DAEMON:
+        yield (
+            "count",
+            0,
+            f"job {row.id} is a daemon and runs on every device that matches; change constraints",
+        )
+    if row.rules.gang and 0 < row.rules.parallel_max < count:
+        yield "count", 0, f"job {row.id} is a gang of at most {row.rules.parallel_max} at a time"
+    if row.rules.gang and count > GANG_MAX:
+        yield "count", 0, f"job {row.id} is a gang, which has at most {GANG_MAX:,} tasks"
 
 
 def _meant(name: str, names: Sequence[str]) -> str:

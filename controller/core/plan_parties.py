@@ -8,11 +8,11 @@ Rule of this file: nothing of the ledger is written; tasks and shares are copied
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from controller.core.changes import DemandChange
+from controller.core.changes import JobChange
 from controller.core.conditions import of_group
 from controller.core.daemons import Match
 from controller.core.jobs import new_job
@@ -25,7 +25,6 @@ from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE
 from controller.scheduler.view import Demand, Flags
 from controller.scheduler.whatif import Party, Trial, Unit
-from protocol.resources import NAMES
 from protocol.tasks import AttemptId, JobKind, TaskState
 
 WAITING_JOBS_MAX = 1_000
@@ -91,6 +90,17 @@ class Wave:
             cohort.order[0],
             cohort.job.signature,
         )
+
+
+@dataclass(slots=True)
+class Upheaval:
+    """What becomes of a changed job's tasks: `leaving` were taken off where they stood, `ended` are no
+    part of it any more, `kept` are where they were."""
+
+    cohort: Cohort
+    leaving: list[Unit]
+    ended: int
+    kept: int
 
 
 class Roster:
@@ -194,35 +204,65 @@ class Roster:
         added = range(self.outlook.known, self.outlook.count)
         for job in self.ledger.jobs.values() if added else ():
             if job.daemon and job.standing:
-                self.cohort(job).waiting += self._daemon_units(job.row, added)
+                cohort = self.cohort(job)
+                cohort.waiting += self._daemon_units(cohort.job.row, added)
 
     def _daemon_units(self, row: JobRow, rows: Iterable[int]) -> list[Unit]:
         match, record = Match(row), self.outlook.record
         return [Unit(f"{row.id}.{r}", pin=r) for r in rows if match.admits(record(r))]
 
-    def change_demand(self, change: DemandChange, trial: Trial) -> tuple[Cohort, list[Unit]]:
-        """The job with another demand, and all of its tasks, taken off where they stand."""
+    def change_job(self, change: JobChange, trial: Trial) -> Upheaval:
+        """The job as another one. What its tasks ask for is the same: they stay; else all are taken off
+        where they stand, because a changed task starts anew."""
         job = self.ledger.jobs[change.job]
-        cohort, units = self.cohort(job), []
-        for attempt, row in job.placed.items():
-            if (found := self._on.get(row, {}).pop(attempt.task, None)) is not None:
-                units.append(found[1])
-                trial.vacate(found[1], cohort.job.demand.entry_bytes)
-        if not cohort.waiting:
+        cohort = self.cohort(job)
+        if not cohort.waiting and not cohort.asked:
             cohort.waiting = self._ready(job, WAITING_TASKS_MAX)
             self.left_out -= len(cohort.waiting)
-        cohort.standing.clear()
-        spec, amounts = cohort.job.row.spec, dict(change.amounts)
-        common = {name: amount for name, amount in amounts.items() if name in NAMES}
-        extras = spec.extras | {name: amount for name, amount in amounts.items() if name not in NAMES}
-        spec = replace(spec, resources=spec.resources._replace(**common), extras=extras)
-        if change.constraints is not None:
-            spec = replace(spec, constraints=change.constraints)
-        cohort.job = new_job(replace(cohort.job.row, spec=spec))
-        cohort.asked = True
+        before, bytes_before = cohort.job.row, cohort.job.demand.entry_bytes
+        after = change.of(before)
+        standing = self._standing(job)
+        ends = self._ends(job, before, after)
+        upheaval = Upheaval(cohort, [], 0, 0)
+        for unit in standing:
+            if ends(unit) or after.spec != before.spec:
+                del self._on[unit.row][unit.name]
+                trial.vacate(unit, bytes_before)
+                cohort.standing.pop(unit.name, None)
+                if not ends(unit):
+                    upheaval.leaving.append(unit)
+        upheaval.ended = sum(map(ends, standing)) + sum(map(ends, cohort.waiting))
+        upheaval.kept = len(standing) - len(upheaval.leaving) - sum(map(ends, standing))
+        cohort.waiting = [unit for unit in cohort.waiting if not ends(unit)]
+        cohort.waiting += self._added(job, before, after)
+        cohort.job = new_job(after)
         cohort.look()
-        self.asked.append(cohort)
-        return cohort, units
+        if not cohort.asked:
+            cohort.asked = True
+            self.asked.append(cohort)
+        return upheaval
+
+    def _standing(self, job: Job) -> list[Unit]:
+        found = ((row, attempt.task) for attempt, row in job.placed.items())
+        return [self._on[row][name][1] for row, name in found if name in self._on.get(row, {})]
+
+    def _ends(self, job: Job, before: JobRow, after: JobRow) -> Callable[[Unit], bool]:
+        """Whether a task of the job has no part in what the job would be."""
+        if job.daemon:
+            match, record = Match(after), self.outlook.record
+            return lambda unit: bool(match.lacks(record(unit.pin)))
+        if after.count >= before.count:
+            return lambda unit: False
+        return lambda unit: int(unit.name.rpartition(".")[2]) >= after.count
+
+    def _added(self, job: Job, before: JobRow, after: JobRow) -> list[Unit]:
+        """Tasks that it would have, and has not."""
+        if not job.daemon:
+            return [Unit(f"{after.id}.{i}") for i in range(before.count, after.count)]
+        have = {task.row.pin for task in self.ledger.tasks_of(job)}
+        rows = [row for row in range(self.outlook.known) if self.outlook.name(row) not in have]
+        units = self._daemon_units(after, rows) if after.spec != before.spec else []
+        return [unit._replace(name=f"{after.id}.{after.count + i}") for i, unit in enumerate(units)]
 
     # ------------------------------------------------------------- who looks for a place
 

@@ -68,7 +68,8 @@ class PlanFaultView:
 @dataclass(slots=True)
 class PlanView:
     """`counts`: `moved`, `broken`, `placed` (new or waiting tasks that find a place), `waiting` (that
-    don't, and didn't before), `stayed`, `ended` (of daemons, with their device), `left_out`."""
+    don't, and didn't before), `stayed` (of a changed job, where they are), `ended` (no part of it any
+    more), `left_out`."""
 
     counts: dict[str, int]
     before: RoomView

@@ -81,6 +81,10 @@ class Dependency:
     until: str = "succeeded"
 
 
+GANG_MAX = 1_000
+"""A gang is placed, and taken back, in one commit."""
+
+
 @dataclass(slots=True)
 class JobRules:
     """How a job is treated, beside what its tasks need."""

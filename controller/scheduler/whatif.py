@@ -149,9 +149,13 @@ class Trial:
         self.view.take_many(np.array(rows, np.int64), picker.demand)
         return len(rows)
 
-    def stay(self, picker: Picker, unit: Unit) -> Landing | None:
-        """Reserves for it where it stood, if that is possible."""
-        return self._take(picker, unit, unit.row) if picker.fits(unit.row) else None
+    def stay(self, picker: Picker, unit: Unit, grouping: Grouping | None = None) -> Landing | None:
+        """Reserves for it where it stood, if that is possible, and the job's other tasks allow it."""
+        if not picker.fits(unit.row) or (grouping is not None and not grouping.allows()[unit.row]):
+            return None
+        if grouping is not None:
+            grouping.placed(unit.row)
+        return self._take(picker, unit, unit.row)
 
     def more(self, party: Party) -> int:
         """How many more of it there is room for, each on its own."""

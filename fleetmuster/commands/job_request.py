@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
+from collections.abc import Iterable
 
 from fleetmuster.exits import usage
-from fleetmuster.records import JobRequest, RemoteAffinity, RemoteSpread, RemoteTaskSpec
+from fleetmuster.records import JobRequest, RemoteAffinity, RemoteConstraint, RemoteSpread, RemoteTaskSpec
 from fleetmuster.wire import ApiError
 
 _RULES = {
@@ -136,10 +137,7 @@ def _spec(options: Namespace, command: list[str]) -> RemoteTaskSpec:
 
 def _add_wishes(spec: RemoteTaskSpec, options: Namespace) -> None:
     if options.constraint:
-        spec["constraints"] = [
-            {"attribute": attribute, "operator": operator, "value": value}
-            for attribute, operator, value in options.constraint
-        ]
+        spec["constraints"] = constraints_of(options.constraint)
     if options.tolerate:
         spec["tolerations"] = options.tolerate
     if options.prefer:
@@ -156,6 +154,10 @@ def _add_wishes(spec: RemoteTaskSpec, options: Namespace) -> None:
             if targets:
                 spread["targets"] = targets
             spreads.append(spread)
+
+
+def constraints_of(said: Iterable[tuple[str, str, str]]) -> list[RemoteConstraint]:
+    return [{"attribute": a, "operator": operator, "value": value} for a, operator, value in said]
 
 
 def name_the_option(error: ApiError, path: str | None = None) -> None:

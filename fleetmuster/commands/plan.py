@@ -1,4 +1,4 @@
-"""`fm plan`: what would happen if devices went, sites failed, more came, or a job were submitted.
+"""`fm plan`: what would happen if devices went, sites failed, more came, or a job came or changed.
 
 Rule: exit 9 when something would break, 0 when not, so that a script can ask before it
 acts. What breaks stands first, then what moves, then what is left. Nothing is changed,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from fleetmuster.commands.job_request import blame, job_request, name_the_option
+from fleetmuster.commands.job_request import blame, constraints_of, job_request, name_the_option
 from fleetmuster.exits import Exit, usage
 from fleetmuster.plan_records import LossLine, PlannedLine, PlanRequest, RemotePlan, RoomLine
 from fleetmuster.quantities import show_cpu, show_memory
@@ -30,6 +30,7 @@ _SHAPE = {
     "down_kbit_s": "down",
     "slots": "slots",
 }
+_CHANGED_LISTS = {"constraints": "constraint", "tolerations": "tolerate"}
 _SHAPE_LISTS = {"extras": "need", "labels": "label", "runtimes": "runtime", "taints": "taint"}
 _BROKEN = (Column("TASK", fixed=True), Column("JOB"), Column("DEVICE"), Column("REASON"), Column("WHY"))
 _MOVED = (Column("TASK", fixed=True), Column("JOB"), Column("DEVICE"), Column("TO"))
@@ -78,12 +79,35 @@ def submit(session: Session, options: Namespace) -> Exit:
     return _ask(session, options, [{"submit": job_request(options)}])
 
 
+def change(session: Session, options: Namespace) -> Exit:
+    """What is not said stays as it is; constraints and tolerations take the place of all it has."""
+    wanted: dict[str, object] = {"job": options.id}
+    amounts = {field: getattr(options, option) for field, option in _SHAPE.items()}
+    resources = {field: amount for field, amount in amounts.items() if amount is not None}
+    if resources:
+        wanted["resources"] = resources
+    if options.need:
+        wanted["extras"] = dict(options.need)
+    for field, option in _CHANGED_LISTS.items():
+        said = getattr(options, option)
+        if said and getattr(options, f"no_{field}"):
+            raise usage(f"--{option} and --no-{field} contradict each other", "leave one of them out")
+        if said or getattr(options, f"no_{field}"):
+            wanted[field] = constraints_of(said) if field == "constraints" else said
+    for field in ("count", "policy"):
+        if (value := getattr(options, field)) is not None:
+            wanted[field] = value
+    if len(wanted) == 1:
+        raise usage("nothing changes", "say --count, --cpu, --memory, --constraint, --policy, ...")
+    return _ask(session, options, [{"change": wanted}])
+
+
 def survive(session: Session, options: Namespace) -> Exit:
     options.survive = options.sites
     return _ask(session, options, [])
 
 
-VERBS = {"drain": drain, "lose": lose, "add": add, "submit": submit, "survive": survive}
+VERBS = {"drain": drain, "lose": lose, "add": add, "submit": submit, "change": change, "survive": survive}
 
 
 def _ask(session: Session, options: Namespace, changes: list[dict[str, object]]) -> Exit:
@@ -111,12 +135,27 @@ def _name_the_option(error: ApiError) -> None:
         said = field.removeprefix("capacity/").split("/")[0]
         option = _SHAPE.get(said) or _SHAPE_LISTS.get(said) or said
         blame(error, "N" if option == "count" else f"--{option}")
+    elif change == "change":
+        _blame_change(error, field)
     elif change in ("drain", "lose"):
         blame(error, "--site" if field.startswith("site") else "DEVICE")
         error.next_step = "fm device list"
         if error.what.startswith("DEVICE: no device "):
             error.what = error.what.removeprefix("DEVICE: ")
             error.code = Exit.NOT_FOUND  # as fm device drain says it
+
+
+def _blame_change(error: ApiError, field: str) -> None:
+    said = field.removeprefix("resources/").split("/")[0]
+    if said == "job":
+        blame(error, "JOB")
+        error.next_step = "fm job list"
+        if error.what.startswith("JOB: no open job "):
+            error.what = error.what.removeprefix("JOB: ")
+            error.code = Exit.NOT_FOUND
+        return
+    option = _SHAPE.get(said) or _CHANGED_LISTS.get(said) or {"extras": "need"}.get(said, said)
+    blame(error, f"--{option}")
 
 
 # ---------------------------------------------------------------------- showing

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.core.changes import DemandChange, DrainChange, GrowthChange, LossChange, SubmitChange
+from controller.core.changes import DrainChange, GrowthChange, JobChange, LossChange, SubmitChange
 from controller.core.events import DeviceDecision, PlanAsked
 from controller.core.plan_views import PlanFaultView, PlanView
 from controller.core.records import Constraint, JobRow, JobRules, JobState, TaskSpec
@@ -131,12 +131,57 @@ def test_an_urgent_job_is_considered_first(sites, desk_kit):
 
 
 def test_a_larger_demand_stays_where_it_can(sites, desk_kit):
-    plan = ask(sites, desk_kit, DemandChange("j1", (("cpu_milli", 1_500),)))
+    plan = ask(sites, desk_kit, JobChange("j1", (("cpu_milli", 1_500),)))
     assert not plan.breaks and plan.counts["stayed"] + plan.counts["moved"] == 4
-    plan = ask(sites, desk_kit, DemandChange("j1", (("memory_mib", 5_000),)))
+    plan = ask(sites, desk_kit, JobChange("j1", (("memory_mib", 5_000),)))
     assert plan.counts["broken"] == 4 and plan.reasons == {"memory": 4}
-    plan = ask(sites, desk_kit, DemandChange("j1", (), (Constraint("site", "=", "a"),)))
+    plan = ask(sites, desk_kit, JobChange("j1", (), (Constraint("site", "=", "a"),)))
     assert plan.counts["broken"] == 0 and {m.to[0] for m in plan.moved} <= {"a"}
+
+
+def test_more_or_fewer_tasks_and_another_policy(sites, desk_kit):
+    more = ask(sites, desk_kit, JobChange("j1", count=9))
+    assert {p.task for p in more.placed} == {f"j1.{i}" for i in range(4, 8)} and more.breaks
+    assert [b.task for b in more.broken] == ["j1.8"] and more.counts["stayed"] == 4 and not more.moved
+    fewer = ask(sites, desk_kit, JobChange("j1", count=1))
+    assert (fewer.counts["ended"], fewer.counts["stayed"], fewer.breaks) == (3, 1, False)
+    assert fewer.after.free.cpu_milli == fewer.before.free.cpu_milli + 3_000
+    gone = ask(sites, desk_kit, LossChange((), ("a", "b")), JobChange("j1", count=1))
+    assert (gone.counts["ended"], gone.counts["broken"]) == (3, 1)
+    half = (("cpu_milli", 500),)
+    for policy, used in (("spread", 2), ("binpack", 1)):
+        plan = ask(sites, desk_kit, JobChange("j1", half, policy=policy, count=6))
+        assert plan.counts["stayed"] == 4 and len({p.to for p in plan.placed}) == used
+
+
+def test_who_asks_for_the_same_stays_where_nothing_new_may_start(sites, desk_kit):
+    used = where(sites)["j1.0"]
+    fleet = sites.core.ledger.fleet
+    fleet.view.open[fleet.index[used]] = False  # as a cordon leaves what runs there
+    fleet.view.touch_all()
+    assert ask(sites, desk_kit, JobChange("j1", count=5)).counts["moved"] == 0
+    anew = ask(sites, desk_kit, JobChange("j1", (("memory_mib", 99),)))
+    assert [m.device for m in anew.moved] == [used], "a changed task starts anew"
+
+
+def test_a_daemon_follows_what_it_would_ask_for(desk, desk_kit):
+    for name in ("a1", "a2", "b1"):
+        desk.join(name, room=SMALL, labels={"site": name[0]})
+    desk.placed(job="every", kind=JobKind.DAEMON, count=0, constraints=(Constraint("site", "=", "a"),))
+    plan = ask(desk, desk_kit, JobChange("every", constraints=(Constraint("site", "=", "b"),)))
+    assert (plan.counts["ended"], plan.counts["broken"]) == (2, 0)
+    assert [(p.task, p.to) for p in plan.placed] == [("every.2", "b1")]
+    grown = ask(
+        desk, desk_kit, JobChange("every", constraints=()), GrowthChange(1, device(labels={"site": "c"}))
+    )
+    assert sorted(p.to for p in grown.placed) == ["b1", "new-1"] and grown.counts["stayed"] == 2
+
+
+def test_a_job_may_change_twice_in_a_plan(sites, desk_kit):
+    one = ask(sites, desk_kit, JobChange("j1", (("cpu_milli", 1_500),), count=2))
+    two = ask(sites, desk_kit, JobChange("j1", (("cpu_milli", 1_500),)), JobChange("j1", count=2))
+    assert (one.after, one.more) == (two.after, two.more) and not two.breaks
+    assert len(two.more) == 1
 
 
 def test_which_site_can_be_lost(sites, desk_kit):
@@ -186,12 +231,14 @@ def test_gangs_daemons_and_bounds_are_kept(desk, desk_kit):
 def test_asking_changes_nothing_at_all(sites, desk_kit):
     sites.placed(job="big", needs=Resources(3_000, 100))
     sites.placed(job="apart", count=2, constraints=(Constraint("site", "distinct", ""),))
+    sites.placed(job="every", kind=JobKind.DAEMON, count=0)
     changes = (
         DrainChange(("a1",)),
         LossChange(("b1",), ("b",)),
         GrowthChange(3, device(labels={"site": "c"})),
         SubmitChange(job_row(count=3, constraints=(Constraint("site", "distinct", "2"),))),
-        DemandChange("j1", (("cpu_milli", 500),)),
+        JobChange("j1", (("cpu_milli", 500),), count=3, policy="binpack"),
+        JobChange("every", tolerations=("*",)),
     )
     sites.after(1_000)
     before = frozen(sites)
@@ -206,11 +253,15 @@ def test_asking_changes_nothing_at_all(sites, desk_kit):
         (DrainChange(("a1", "a11")), "devices", 1, "no device a11; did you mean a1?"),
         (LossChange(("zz",)), "devices", 0, "no device zz"),
         (LossChange((), ("a", "x")), "sites", 1, "no device has the site 'x'"),
-        (DemandChange("j9"), "job", 0, "no open job j9"),
+        (JobChange("j9"), "job", 0, "no open job j9"),
+        (JobChange("every", count=2), "count", 0, "a daemon and runs on every device"),
+        (JobChange("all", count=1_001), "count", 0, "a gang, which has at most 1,000 tasks"),
         (SubmitChange(job_row("j1")), "job", 0, "already"),
     ],
 )
 def test_what_is_not_there_is_pointed_at(sites, desk_kit, change, field, place, words):
+    sites.placed(job="every", kind=JobKind.DAEMON, count=0)
+    sites.placed(job="all", count=2, rules=JobRules(gang=True))
     fault = ask(sites, desk_kit, GrowthChange(1, device()), change)
     assert isinstance(fault, PlanFaultView)
     assert (fault.change, fault.field, fault.place) == (1, field, place) and words in fault.detail
@@ -270,6 +321,23 @@ def test_a_job_goes_where_the_plan_said(desk_kit, fleet, first, second):
     assert {p.task: p.to for p in plan.placed if p.job == "j2"} == happened
     waits = plan.counts["broken"] + plan.counts["waiting"]
     assert waits >= count - len(happened)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(machines, st.integers(1, 6), st.integers(1, 9), demands, demands, limits)
+def test_a_changed_job_has_room_as_one_submitted_so(desk_kit, fleet, count, other, needs, changed, limit):
+    """Equal tasks, alone in the fleet: after the change as many stand as of a job that was always so."""
+    desk, fresh = desk_kit.Desk(), desk_kit.Desk()
+    for each in (desk, fresh):
+        for i, (room, site) in enumerate(fleet):
+            each.join(f"d{i}", room=room, labels={"site": site})
+    desk.placed(job="j1", count=count, needs=needs)
+    amounts = tuple((name, amount) for name, amount in changed._asdict().items() if amount)
+    plan = ask(desk, desk_kit, JobChange("j1", amounts, limit, count=other))
+    fresh.placed(job="j1", count=other, needs=changed, constraints=limit)
+    stand = sum(bool(device) for device in where(fresh).values())
+    assert plan.counts["stayed"] + plan.counts["moved"] + plan.counts["placed"] == stand
+    assert plan.breaks == (stand < other)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

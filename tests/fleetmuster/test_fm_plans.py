@@ -105,6 +105,24 @@ def test_a_job_is_said_as_for_job_run(api, fm):
     assert asked(api, fm, "submit", "--memory", "64")["changes"][0]["submit"]["task"]["command"] == ["true"]
 
 
+def test_a_job_is_changed_in_what_was_said(api, fm):
+    body = asked(
+        api, fm, "change", "web", "--count", "5", "--cpu", "0.5", "--need", "camera=2", "--constraint",
+        "site=attic", "--constraint", "label.x exists", "--tolerate", "gpu", "--policy", "", "--survive", "1",
+    )  # fmt: skip
+    constraints = [
+        {"attribute": "site", "operator": "=", "value": "attic"},
+        {"attribute": "label.x", "operator": "exists", "value": ""},
+    ]
+    changed = {
+        "job": "web", "resources": {"cpu_milli": 500}, "extras": {"camera": 2}, "constraints": constraints,
+        "tolerations": ["gpu"], "count": 5, "policy": "",
+    }  # fmt: skip
+    assert body == {"changes": [{"change": changed}], "survive": 1}
+    none = asked(api, fm, "change", "web", "--no-constraints", "--no-tolerations")["changes"][0]["change"]
+    assert none == {"job": "web", "constraints": [], "tolerations": []}
+
+
 def test_room_for_more_and_sites_that_cant_be_lost(api, fm):
     losses = [
         {"sites": ["attic", ""], "devices": 4, "moved": 3, "broken": 2, "utilisation": 0.91},
@@ -141,6 +159,10 @@ def test_long_lists_are_cut_and_counted(api, fm):
         (("survive", "--sites", "3"), "invalid choice"),
         (("submit", "serve"), "needs -- before 'serve'"),
         (("submit", "--cron", "* * * * *", "--daemon"), "contradict"),
+        (("change", "web"), "nothing changes"),
+        (("change",), "JOB"),
+        (("change", "web", "--count", "0"), "less than 1"),
+        (("change", "web", "--constraint", "a=b", "--no-constraints"), "contradict"),
         (("drain", "pi-7", "--", "true"), "only fm job run and fm plan submit"),
     ],
 )
@@ -156,6 +178,10 @@ def test_wrong_words_are_usage_errors(api, fm, words, said):
         (("add", "--profile", "x"), "/changes/0/add/profile", "--profile"),
         (("add", "--cpu", "1", "--memory", "1"), "/changes/0/add/capacity/memory_mib", "--memory"),
         (("add", "--profile", "x", "--taint", "k"), "/changes/0/add/taints/0", "--taint"),
+        (("change", "w", "--cpu", "1"), "/changes/0/change/resources/cpu_milli", "--cpu"),
+        (("change", "w", "--need", "a=1"), "/changes/0/change/extras/a", "--need"),
+        (("change", "w", "--tolerate", "a b"), "/changes/0/change/tolerations/0", "--tolerate"),
+        (("change", "w", "--count", "9"), "/changes/0/change/count", "--count"),
     ],
 )
 def test_a_fault_of_the_controller_names_the_option(api, fm, refusal, words, pointer, option):
@@ -178,6 +204,13 @@ def test_devices_that_are_named_have_to_exist(api, fm, refusal, words, pointer, 
     ended = fm("plan", *words)
     said = what if code == 3 else f"--site: {what}"
     assert (ended.code, ended.err) == (code, f"fm: {said}\n  next: fm device list\n")
+
+
+def test_a_job_that_is_named_has_to_exist(api, fm, refusal):
+    pointer = "/changes/0/change/job"
+    api.on("POST", "/plan", refusal(422, f"{pointer}: no open job w", pointer))
+    ended = fm("plan", "change", "w", "--count", "2")
+    assert (ended.code, ended.err) == (3, "fm: no open job w\n  next: fm job list\n")
 
 
 def test_explain_shows_what_would_place_it(api, fm):

@@ -7,7 +7,7 @@ import pytest
 from controller.core import events as ev
 from controller.core import plan_views as pv
 from controller.core import views as vw
-from controller.core.changes import DemandChange, DrainChange, GrowthChange, LossChange, SubmitChange
+from controller.core.changes import DrainChange, GrowthChange, JobChange, LossChange, SubmitChange
 from controller.core.records import Constraint
 from protocol.resources import Resources
 from protocol.tasks import JobKind
@@ -77,10 +77,16 @@ def test_a_profile_fills_in_what_was_not_said(api, port):
 def test_another_demand_says_only_what_changes(api, port):
     body = {"job": "j1", "resources": {"memory_mib": 9}, "extras": {"camera": 2}}
     assert asked(api, port, {"change": body}).changes == (
-        DemandChange("j1", (("camera", 2), ("memory_mib", 9))),
+        JobChange("j1", (("camera", 2), ("memory_mib", 9))),
     )
     body = {"job": "j1", "constraints": [{"attribute": "site", "operator": "in", "value": ["a", "b"]}]}
     assert asked(api, port, {"change": body}).changes[0].constraints == (Constraint("site", "in", "a,b"),)
+
+
+def test_count_policy_and_tolerations_can_change_too(api, port):
+    body = {"job": "j1", "count": 7, "policy": "binpack", "tolerations": ["gpu"], "constraints": []}
+    assert asked(api, port, {"change": body}).changes == (JobChange("j1", (), (), ("gpu",), 7, "binpack"),)
+    assert asked(api, port, {"change": {"job": "j1", "policy": ""}}).changes == (JobChange("j1", policy=""),)
 
 
 def test_the_answer_tells_it_all(api, port):
@@ -119,6 +125,19 @@ def test_the_answer_tells_it_all(api, port):
         ({"submit": JOB | {"kind": "daemon"}}, "/changes/0/submit/count", "leave count out"),
         ({"change": {"job": "j1"}}, "/changes/0/change", "nothing changes"),
         ({"change": {"resources": {}}}, "/changes/0/change/job", "required"),
+        ({"change": {"job": "j", "count": 0}}, "/changes/0/change/count", "must be at least"),
+        ({"change": {"job": "j", "policy": "binpac"}}, "/changes/0/change/policy", "did you mean 'binpack'"),
+        ({"change": {"job": "j", "tolerations": ["a b"]}}, "/changes/0/change/tolerations/0", ""),
+        (
+            {
+                "change": {
+                    "job": "j",
+                    "constraints": [{"attribute": "site", "operator": "regex", "value": "a"}] * 5,
+                }
+            },
+            "/changes/0/change/constraints/4/operator",
+            "at most 4",
+        ),
         (
             {"change": {"job": "j", "resources": {"gpu_milli": 1_500}}},
             "/changes/0/change/resources/gpu_milli",
