@@ -234,7 +234,7 @@ class RemoteDevice(TypedDict, total=False):
     capacity: dict[str, Number] | None
     reserved: dict[str, Number] | None
     free: dict[str, Number] | None
-    used: dict[str, Number] | None
+    used: dict[str, Number | None] | None
     session: int | None
     runtimes: list[str] | None
     containment: str | None

@@ -31,6 +31,7 @@ from controller.api.shapes import (
     TaskCountsShape,
     TaskShape,
     TaskSpecShape,
+    UsedShape,
 )
 from controller.core.records import AttemptRow, AuditRow, JobRow, JobState, TaskRow, TaskSpec
 from controller.core.views import DeviceView, ExplainView, FleetView, RemedyView
@@ -213,6 +214,13 @@ def remedy_shape(view: RemedyView) -> RemedyShape:
     )
 
 
+def _used(view: DeviceView) -> UsedShape:
+    if view.last_heartbeat_ms_ago is None:
+        return UsedShape(cpu_milli=None, memory_mib=None, disk_mib=None)
+    used = view.used
+    return UsedShape(cpu_milli=used.cpu_milli, memory_mib=used.memory_mib, disk_mib=used.disk_mib)
+
+
 def device_shape(view: DeviceView) -> DeviceShape:
     return DeviceShape(
         id=view.id,
@@ -225,7 +233,7 @@ def device_shape(view: DeviceView) -> DeviceShape:
         capacity=resources_shape(view.capacity),
         reserved=resources_shape(view.reserved),
         free=resources_shape(view.free),
-        used=resources_shape(view.used),
+        used=_used(view),
         session=view.session,
         runtimes=list(view.runtimes),
         containment=view.containment,

@@ -21,6 +21,14 @@ class ResourcesShape(TypedDict):
     slots: int
 
 
+class UsedShape(TypedDict):
+    """What a device measures of itself; null until its first heartbeat. Nothing else is measured."""
+
+    cpu_milli: int | None
+    memory_mib: int | None
+    disk_mib: int | None
+
+
 class ConstraintShape(TypedDict):
     attribute: str
     operator: str
@@ -218,7 +226,7 @@ class DeviceShape(TypedDict):
     capacity: ResourcesShape
     reserved: ResourcesShape
     free: ResourcesShape
-    used: ResourcesShape
+    used: UsedShape
     session: int
     runtimes: list[str]
     containment: str

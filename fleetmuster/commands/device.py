@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Mapping
 
 from fleetmuster.commands.several import confirm_many, for_each
 from fleetmuster.exits import CommandError, Exit, usage
@@ -36,6 +37,7 @@ _ROOM = (
     Column("DOWN", right=True),
     Column("SLOTS", right=True),
 )
+_ROOM_FIELDS = ("cpu_milli", "memory_mib", "disk_mib", "gpu_milli", "up_kbit_s", "down_kbit_s")
 
 
 def list_(session: Session, options: Namespace) -> Exit:
@@ -80,7 +82,7 @@ def show(session: Session, options: Namespace) -> Exit:
             ("heard", _heard(device) and f"{_heard(device)} ago"),
         ]
     )
-    amounts = {
+    amounts: dict[str, Mapping[str, Number | None] | None] = {
         "capacity": device.get("capacity"),
         "reserved": device.get("reserved"),
         "free": device.get("free"),
@@ -219,23 +221,20 @@ def _row(device: RemoteDevice) -> list[str]:
     ]
 
 
-def _room_row(name: str, room: dict[str, Number]) -> list[str]:
-    return [
-        name,
-        show_cpu(room.get("cpu_milli", 0)),
-        show_memory(room.get("memory_mib", 0)),
-        show_memory(room.get("disk_mib", 0)),
-        show_cpu(room.get("gpu_milli", 0)),
-        show_rate(room.get("up_kbit_s", 0)),
-        show_rate(room.get("down_kbit_s", 0)),
-        _slots(name, room),
-    ]
+def _room_row(name: str, room: Mapping[str, Number | None]) -> list[str]:
+    """An amount that nobody tells is no 0: a device measures processor, memory and disk only."""
+    shows = (show_cpu, show_memory, show_memory, show_cpu, show_rate, show_rate)
+    amounts = [room.get(field) for field in _ROOM_FIELDS]
+    told = ["-" if amount is None else show(amount) for show, amount in zip(shows, amounts, strict=True)]
+    return [name, *told, _slots(name, room)]
 
 
-def _slots(name: str, room: dict[str, Number]) -> str:
+def _slots(name: str, room: Mapping[str, Number | None]) -> str:
     """A capacity of 0 is no bound of the device's own; `free` is then what its document can still list."""
-    slots = room.get("slots", 0)
-    return "no bound" if name == "capacity" and not slots else str(slots)
+    slots = room.get("slots")
+    if name == "capacity" and not slots:
+        return "no bound"
+    return "-" if slots is None else str(slots)
 
 
 def _flags(device: RemoteDevice) -> str:

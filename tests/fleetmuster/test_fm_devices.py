@@ -179,6 +179,14 @@ def test_add_asks_for_no_credential_that_it_could_not_keep(api, fm, tmp_path):
     assert path.read_text() == "another device's" and api.asked == []
 
 
+def test_what_nobody_measures_is_no_zero(api, fm):
+    used = {"cpu_milli": 120, "memory_mib": 300, "disk_mib": None}
+    api.on("GET", "/devices/pi-7", {**DEVICE, "capacity": {**DEVICE["capacity"], "slots": 0}, "used": used})
+    lines = {line.split()[0]: line.split() for line in fm("device", "show", "pi-7").out.splitlines() if line}
+    assert lines["used"] == ["used", "0.12", "300", "MiB", "-", "-", "-", "-", "-"]
+    assert lines["capacity"][-2:] == ["no", "bound"]
+
+
 def test_a_refused_add_leaves_no_empty_file(api, fm, refusal, tmp_path):
     api.on("POST", "/devices", refusal(409, "pi-9 is a device already"))
     assert fm("device", "add", "pi-9", "-o", str(tmp_path / "agent.toml")).code == 5
