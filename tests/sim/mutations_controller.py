@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from switches import Mutation, Swap, does_nothing, instead
 
-import controller.core.controller as controller_module
+import controller.core.broker_link as broker_link_module
 import controller.core.leases as leases_module
 import controller.core.liveness as liveness_module
 import controller.core.loading as loading_module
@@ -195,7 +195,7 @@ SESSIONS = (
         "the 2 s at most of the controller's own reconnect",
         "broker_blip",
         "lease_lost",
-        (instead(controller_module, "CONTROLLER_RECONNECT_MS", 60_000),),
+        (instead(broker_link_module, "CONTROLLER_RECONNECT_MS", 60_000),),
     ),
     Mutation(
         "S4 two identities are not noticed",
