@@ -80,7 +80,9 @@ class Picture:
         self.accepted: dict[str, int] = {}
         """Jobs whose acceptance was answered, and how many tasks each has."""
         self.given: dict[AttemptId, str] = {}
-        """To which device each attempt was ever given, lost ones of a restored database included."""
+        """To which device each attempt was given last, lost ones of a restored database included."""
+        self.given_also: dict[AttemptId, dict[str, None]] = {}
+        """To which others before: a number may come again while nobody knows that the database is old."""
         self.last: dict[str, int] = {}
         """Highest attempt number ever committed, by task."""
         self.dark = False
@@ -206,6 +208,8 @@ class Picture:
             before = self.last.get(row.task, 0)
             done.handed_out.append((row, before))
             self.last[row.task] = max(before, row.attempt)
+            if (other := self.given.get(key, row.device)) != row.device:
+                self.given_also.setdefault(key, {})[other] = None
             self.given[key] = row.device
             if self.dark:
                 self.obscure[key] = None

@@ -247,8 +247,8 @@ class NumbersRise(Checker):
         assert isinstance(message, Assignments)
         for entry in message.attempts:
             key = AttemptId(entry.task, entry.attempt)
-            given = self.seen.given.get(key)
-            if given != device and key not in self.seen.obscure:
+            given, also = self.seen.given.get(key), self.seen.given_also.get(key, {})
+            if given != device and device not in also and key not in self.seen.obscure:
                 whose = f"that of {given}" if given else "not committed"
                 self.breach(f"{device} is told of {entry.task} {entry.attempt}, which is {whose}", device)
 
