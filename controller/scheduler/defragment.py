@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import combinations
 from typing import NamedTuple
 
@@ -143,35 +144,58 @@ def _emptied(
     scores: Callable[[Movable], Floats],
     moves_max: int,
 ) -> RoomPlan | None:
-    """The plan of this device. Who has nowhere to go stays, and others are chosen without it."""
+    """The plan of this device: the cheapest set that has somewhere to go. Of one that has not each task
+    in turn stays, and others are chosen for it."""
     kinds = {m.kind: m for m in here}
     fixed = {kind for kind, m in kinds.items() if _best(view, m, scores(m), row, {}) == NO_DEVICE}
-    left = [m for m in here if m.kind not in fixed]
+    choices: list[_Choice] = []
+    _choose(choices, view, demand, row, [m for m in here if m.kind not in fixed])
     for _ in range(CHOICES_TRIED):
-        chosen = [left[i] for i in _fewest(view, demand, row, left)]
-        if not 0 < len(chosen) <= moves_max:
+        if not choices or choices[0].moves > moves_max:
             return None
-        moves, stuck = _sent(view, row, chosen, scores)
-        if stuck is None:
+        choice = heappop(choices)
+        moves = _sent(view, row, choice.chosen, scores)
+        if moves is not None:
             return RoomPlan(row, moves)
-        left.remove(stuck)
+        for m in choice.chosen:
+            _choose(choices, view, demand, row, [other for other in choice.among if other is not m])
     return None
+
+
+class _Choice(NamedTuple):
+    """A set that would do, as the heap orders them; `order` tells those of one price apart."""
+
+    moves: int
+    cost: float
+    order: tuple[list[int], list[int]]
+    chosen: list[Movable]
+    among: list[Movable]
+
+
+def _choose(choices: list[_Choice], view: View, demand: Demand, row: int, among: list[Movable]) -> None:
+    """Enters the cheapest set among these, if there is one that is not known yet."""
+    chosen = [among[i] for i in _fewest(view, demand, row, among)]
+    order = [m.task for m in chosen], [m.task for m in among]
+    if chosen and all(order != known.order for known in choices):
+        heappush(choices, _Choice(len(chosen), sum([m.cost for m in chosen]), order, chosen, among))
 
 
 def _sent(
     view: View, row: int, chosen: Sequence[Movable], scores: Callable[[Movable], Floats]
-) -> tuple[list[Shift], Movable | None]:
-    """A target for each of them; or the first that found none."""
-    taken, groups, moves = dict[int, list[Demand]](), set[str](), list[Shift]()
-    choices = {m.kind: int((scores(m) > OUT).sum()) for m in chosen}
-    for m in sorted(chosen, key=lambda m: choices[m.kind]):  # who has the least choice goes first
+) -> list[Shift] | None:
+    """A target for each of them; None where one finds none."""
+    groups = [m.group for m in chosen if m.group]
+    if len(set(groups)) < len(groups):
+        return None
+    taken, moves = dict[int, list[Demand]](), list[Shift]()
+    targets = {m.kind: int((scores(m) > OUT).sum()) for m in chosen}
+    for m in sorted(chosen, key=lambda m: targets[m.kind]):  # who has the least choice goes first
         target = _best(view, m, scores(m), row, taken)
-        if target == NO_DEVICE or (m.group and m.group in groups):
-            return moves, m
-        groups.add(m.group)
+        if target == NO_DEVICE:
+            return None
         taken.setdefault(target, []).append(m.demand)
         moves.append(Shift(m.task, row, target, view.share(target, m.demand), m.cost))
-    return moves, None
+    return moves
 
 
 def _best(view: View, m: Movable, scores: Floats, source: int, taken: dict[int, list[Demand]]) -> int:
@@ -187,23 +211,27 @@ def _best(view: View, m: Movable, scores: Floats, source: int, taken: dict[int, 
 
 
 def _hold_together(view: View, row: int, demands: Sequence[Demand]) -> bool:
-    """Whether all of these fit there in any order: accelerators may be packed otherwise in another one."""
-    if any(demand.accelerators[0] for demand in demands):
+    """Whether all of these fit there in any order: two on accelerators may be packed otherwise in another."""
+    if sum([demand.accelerators[0] > 0 for demand in demands]) > 1:
         return False
     shares = [view.share(row, demand) for demand in demands]
     for i, column in enumerate(view.free):
-        needed = sum([share.resources[i] for share in shares])
-        if i == SLOTS:
-            needed = sum([max(1, share.resources[i]) for share in shares])
-        if needed > int(column[row]):
+        least = 1 if i == SLOTS else 0
+        if not _in_turn(int(column[row]), [share.resources[i] for share in shares], least):
             return False
     extras: dict[str, int] = {}
     for name, amount in [extra for share in shares for extra in share.extras]:
         extras[name] = extras.get(name, 0) + amount
     if any(amount > int(view.extras_free[name][row]) for name, amount in extras.items()):
         return False
-    entries = sum([demand.entry_bytes for demand in demands])
-    return entries + DOCUMENT_BYTES_LEAST <= int(view.document_bytes_free[row])
+    spare = int(view.document_bytes_free[row])
+    return _in_turn(spare, [demand.entry_bytes for demand in demands], DOCUMENT_BYTES_LEAST)
+
+
+def _in_turn(free: int, amounts: Sequence[int], least: int) -> bool:
+    """Whether enough is left for each, were it the last: `least` must be there though it take less."""
+    rest = free - sum(amounts)
+    return all(rest + amount >= max(least, amount) for amount in amounts)
 
 
 def _nearest(view: View, demand: Demand, allowed: Flags) -> list[int]:

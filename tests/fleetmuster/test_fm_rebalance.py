@@ -79,6 +79,35 @@ def test_a_drain_shows_who_has_no_home_and_where_tasks_went(fm, api):
     assert out.splitlines()[-1].endswith("over   the task ended, or is to end")
 
 
+ROOM = {**PLAN, "id": "m7-3", "kind": "room", "device": "pi-1", "task": "big.0", "moves": [MOVE]}
+
+
+def test_a_plan_of_room_says_whom_for_and_where(fm, api):
+    api.on("POST", "/rebalances", ROOM)
+    ended = fm("rebalance", "plan", "--task", "big.0", "--max-moves", "2")
+    assert "kind   room pi-1\n" in ended.out and "for    big.0\n" in ended.out and "j1.0" in ended.out
+    assert ended.err == "it waits for approval: fm rebalance approve m7-3\n" and ended.code == 0
+    assert api.bodies("POST", "/rebalances") == [{"task": "big.0", "moves_max": 2}]
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "code"),
+    [(409, "no plan of at most 10 moves makes room for big.0; `fm task explain big.0` shows what", 5),
+     (404, "no open task big.0", 3)],
+)  # fmt: skip
+def test_why_there_is_no_plan_of_room_is_told(fm, api, refusal, status, detail, code):
+    api.on("POST", "/rebalances", refusal(status, detail))
+    ended = fm("rebalance", "plan", "--task", "big.0")
+    assert ended.code == code and detail in ended.err and not ended.out
+
+
+def test_a_task_that_is_no_id_is_blamed_by_its_option(fm, api, refusal):
+    answer = refusal(422, "/task: must be at most 64 characters long", pointer="/task")
+    api.on("POST", "/rebalances", answer)
+    ended = fm("rebalance", "plan", "--task", "x" * 65)
+    assert ended.code == 2 and "--task: must be at most 64" in ended.err
+
+
 def test_the_list(fm, api):
     listed = {"items": [DRAIN, PLAN], "mode": "propose", "waits": "failover is frozen", "now": LEVEL}
     api.on("GET", "/rebalances", listed)

@@ -47,6 +47,23 @@ def test_a_plan_is_asked_for_and_waits(api, port):
     assert (said["homeless"], said["staying"]) == (["cam.0"], ["log.1"])
     [asked] = port.asked
     assert (asked.actor, asked.dry_run, asked.approve, asked.moves_max) == ("tester", False, False, 0)
+    assert asked.task == said["task"] == ""
+
+
+def test_room_is_asked_for_a_task(api, port):
+    room = replace(PLAN, id="m7-2", kind="room", device="pi-1", task="j9.0")
+    port.answers[ev.RebalanceAsked] = room
+    answer = api.post("/api/v1/rebalances", json={"task": "j9.0", "approve": True})
+    assert answer.status_code == 201 and answer.headers["Location"] == "/api/v1/rebalances/m7-2"
+    said = answer.json()
+    assert (said["kind"], said["device"], said["task"]) == ("room", "pi-1", "j9.0")
+    assert (port.asked[-1].task, port.asked[-1].approve) == ("j9.0", True)
+    said = api.post("/api/v1/rebalances", json={"task": None}).json()
+    assert port.asked[-1].task == "" and said["task"] == "j9.0"
+    port.answers[ev.RebalanceAsked] = vw.RefusalView("conflict", "task j9.0 is running on pi-1")
+    for body in ({"task": "j9.0"}, {"task": "j9.0", "dry_run": True}):
+        answer = api.post("/api/v1/rebalances", json=body)
+        assert (answer.status_code, answer.json()["detail"]) == (409, "task j9.0 is running on pi-1")
 
 
 def test_a_dry_run_makes_nothing(api, port):
@@ -63,6 +80,10 @@ def test_a_dry_run_makes_nothing(api, port):
         ({"moves_max": 0}, "/moves_max", "must be at least 1"),
         ({"moves_max": 100_001}, "/moves_max", "must be at most 100,000"),
         ({"moves": 5}, "/moves", "did you mean 'moves_max'?"),
+        ({"task": ""}, "/task", "at least 1"),
+        ({"task": "j" * 65}, "/task", "at most 64"),
+        ({"task": 5}, "/task", "string"),
+        ({"task": "j1\0"}, "/task", "NUL"),
         ([], "", "object"),
     ],
 )
