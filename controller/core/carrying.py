@@ -44,10 +44,19 @@ class Carrying:
         self.began_ms = now_ms
         """A take-over knows of no attempt when it was put there: all of them cool down anew."""
         self.under_way: dict[str, VoluntaryMove] = {}
-        operators.others_moving = self._count
+        self.inherited: list[Attempt] = []
+        """On their way since an earlier leadership; whose plan it was nobody knows."""
+        operators.others_moving = self.moving
 
-    def _count(self) -> int:
-        return len(self.under_way)
+    def recall(self) -> None:
+        """After a take-over: what is leaving for balance still uses up the budget."""
+        removed = (a for a in self.ledger.attempts.values() if a.row.state is AttemptState.REMOVED)
+        self.inherited = [a for a in removed if a.row.reason == REBALANCED]
+
+    def moving(self) -> int:
+        """Moves in flight, whoever led when they began."""
+        self.inherited = [a for a in self.inherited if self.holds.awaited(a)]
+        return len(self.under_way) + len(self.inherited)
 
     # ------------------------------------------------------------- who may move
 
@@ -115,7 +124,7 @@ class Carrying:
 
     def room(self) -> int:
         """How many more moves may begin now: the budget is one for drains and for balance."""
-        return self.operators.budget() - self.operators.moving() - len(self.under_way)
+        return self.operators.budget() - self.operators.moving() - self.moving()
 
     def begin(self, plan: VoluntaryPlan, now_ms: int) -> int:
         """Begins what the budget allows, in the plan's order; how many."""

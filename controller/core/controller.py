@@ -122,6 +122,7 @@ class Controller:
         self.cron.recall(now_ms)
         self.failover.recall(snapshot.fleet, now_ms)
         self.failover.resume(now_ms)
+        self.rebalance.carrying.recall()
         self._begin(snapshot, beginning, restored, now_ms)
         self.placement.wake(now_ms)
 

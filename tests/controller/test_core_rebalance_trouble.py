@@ -148,6 +148,18 @@ def test_a_take_over_in_the_middle_forgets_the_plan_and_loses_nothing(yard):
     assert y.count()["d0"] == 3  # what had begun to move has moved
 
 
+def test_what_an_earlier_leader_began_to_move_still_uses_up_the_budget(yard):
+    y = yard(devices=3).crowd(8)
+    y.deaf_to = {"d0"}
+    begun = len(y.ask(approve=True).moves)
+    y.desk.take_over()
+    carrying, budget = y.core.rebalance.carrying, y.core.operators.budget()
+    assert begun == 5 and carrying.room() == budget - begun
+    y.deaf_to = set()
+    y.live(60_000)
+    assert carrying.room() == budget
+
+
 def test_a_take_over_lets_everything_cool_down_anew(yard):
     y = yard().crowd(8)
     y.desk.take_over()
@@ -207,7 +219,7 @@ def test_windows_read_and_open():
 
 
 def test_a_move_whose_turn_another_of_its_job_took_waits_like_any_other(yard):
-    """It fails by itself on its way out; in its pause the job's last task goes, and the job is at its bound."""
+    """It fails by itself on its way out; in its pause the job's last task goes: the job is at its bound."""
     y = yard(devices=2)
     y.desk.decide("d1", "cordon")
     y.desk.submit(count=5, needs=Resources(500, 64), rules=JobRules(parallel_max=4))

@@ -43,6 +43,13 @@ MOVES = (
         (Swap(Carrying, "rested", _not_since_the_take_over),),
     ),
     Mutation(
+        "C4 a take-over forgets who is on his way",
+        "that moves of an earlier leadership use up the budget",
+        "crowds_and_a_successor",
+        "P9",
+        (does_nothing(Carrying, "recall"),),
+    ),
+    Mutation(
         "C4 nobody looks",
         "that the controller levels by itself",
         "crowd_is_spread",

@@ -77,3 +77,34 @@ def crowd_and_a_silent_source() -> set[str]:
     stage.world.network.heal("d0")
     stage.within(180_000, lambda: level(stage, job, 20), "C4")
     return stage.broken()
+
+
+def crowds_and_a_successor() -> set[str]:
+    """Ten are leaving a device that is cut off when another comes to lead: he moves none beside them."""
+    stage = Stage(rooms=(ROOM,) * 4, begin=False)
+    world = stage.world
+    world.rule(LEVELS)
+    world.begin()
+    for device, lease_ms in (("d0", 60_000), ("d1", 6_000)):
+        stage.shut_others(device)
+        world.decide(device, "uncordon")
+        job = world.submit(Wish(20, needs=TASK, lease_ms=lease_ms))
+        world.until(lambda job=job, device=device: len(on(stage, job, device)) == 20, 60_000)
+        world.advance(5_000)
+    world.decide("d0", "uncordon")
+    world.advance(200_000)
+    world.network.cut("d0")
+    world.decide("d2", "uncordon")
+    world.decide("d3", "uncordon")
+    world.request_rebalance()
+    world.until(lambda: len(leaving(stage, "d0")) >= 5, 30_000)
+    world.advance(1_000)
+    stage.restart_controller()
+    stage.within(180_000, lambda: len(on(stage, job, "d1")) <= 12, "C4")
+    return stage.broken()
+
+
+def leaving(stage: Stage, device: str) -> list[str]:
+    """Tasks on their way off the device for balance."""
+    rows = stage.world.checkers.attempts.values()
+    return [a.task for a in rows if (a.device, a.state, a.reason) == (device, "removed", "rebalanced")]
