@@ -134,10 +134,10 @@ class Search:
         """How many tasks of the job fit there; `preempting`: if all that may be sent away were gone."""
         reserved, aside = Reserved(), ZERO
         for job, attempts in self.seen.held.items():
-            for key, device in attempts.items():
+            for key in (key for key, device in attempts.items() if device == row.device):
                 attempt = self.seen.attempts[key]
                 leaves = attempt.state is AttemptState.REMOVED or self._below(self.seen.jobs[job])
-                if device == row.device and not (preempting and leaves):
+                if not (preempting and leaves):
                     reserved.add(self.seen.taken(attempt))
         core = self.world.core
         for promise in core.nominations.by_task.values():
