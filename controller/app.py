@@ -36,13 +36,12 @@ from controller.store.base import Fenced, StoreError
 from controller.store.saver import SWITCH_INTERVAL_S, StoreSaver
 from controller.store.sqlite import SqliteStore
 from controller.wiring import Wire
-from firmware_profiles import load, names
+from firmware_profiles import load_directory
 from live.clock import boottime_ms, wall_ms
 from live.driver import Driver, Performers, SaveError
 from live.link import TlsSettings
 from live.logs import log, note_to_log
 from protocol.core import Connect, Core, Disconnect, Effect, Event, Note, Publish
-from protocol.resources import Resources
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +82,7 @@ class App:
     def __init__(self, settings: ControllerSettings) -> None:
         self.settings = settings
         own = settings.controller
+        self.profiles = load_directory(own.profiles_dir)
         self.saver = StoreSaver(SqliteStore(own.data_dir / DATABASE))
         self.saving = Saving(self.saver)
         self.owner = BrokerOwner(settings.mqtt.control_fd)
@@ -140,7 +140,7 @@ class App:
             devices=len(snapshot.devices),
             open_tasks=len(snapshot.tasks),
         )
-        return Controller(snapshot, begins, now_ms, random.Random(), rules_of(self.settings, _offer))
+        return Controller(snapshot, begins, now_ms, random.Random(), rules_of(self.settings, self.profiles))
 
     def _stand_by(self, led: Led) -> None:
         """Another leads: its row is watched, and whoever asks is told so. The log hears it once."""
@@ -412,8 +412,3 @@ async def run(settings: ControllerSettings, listener: socket.socket) -> None:
 def prepare(directory: Path) -> None:
     """Makes the data directory. Raises `OSError`."""
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-
-
-def _offer(profile: str, capacity: Resources) -> Resources:
-    """What of a capacity may be reserved: by the device's profile, all of it where that is not known."""
-    return load(profile).offered(capacity) if profile in names() else capacity

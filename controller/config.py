@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.core.fleet import Offer
 from controller.core.rules import PACKING, REBALANCE_MODES, Rules
 from controller.core.windows import WindowFault, read_windows
 from controller.scheduler.balance import Aims
 from controller.scheduler.policies import weigh
+from firmware_profiles import Catalogue, ProfileError, load_directory
 from live.logs import LEVELS
 from live.settings import Loaded, SettingsError, load_settings, section, setting
+from protocol.resources import Resources
 from protocol.topics import valid_id
 
 
@@ -27,6 +28,9 @@ class ControllerSection:
     policy: str = setting("balanced", "how a device is picked; a job may name another")
     policy_weights: dict[str, int] = setting(
         {}, "what `weighted` makes of criteria, as room = 3, near = 1; relative to each other"
+    )
+    profiles_dir: Path | None = setting(
+        None, "device classes of the site, one TOML file each, beside those that are built in"
     )
     keep_days: int = setting(7, "finished jobs are deleted after that", unit="days", minimum=0)
     keep_tasks: int = setting(200_000, "or when more finished tasks than that are kept", minimum=0)
@@ -120,6 +124,11 @@ def _check(loaded: Loaded[ControllerSettings]) -> None:
     except ValueError as error:
         where = loaded.origin("controller.policy_weights")
         raise SettingsError(f"{where}: controller.policy_weights: {error}") from None
+    try:
+        load_directory(own.profiles_dir)
+    except (ProfileError, OSError) as error:
+        where = loaded.origin("controller.profiles_dir")
+        raise SettingsError(f"{where}: controller.profiles_dir: {error}") from None
     _check_rebalance(loaded)
 
 
@@ -141,9 +150,15 @@ def _check_rebalance(loaded: Loaded[ControllerSettings]) -> None:
             )
 
 
-def rules_of(settings: ControllerSettings, offer: Offer) -> Rules:
+def rules_of(settings: ControllerSettings, profiles: Catalogue) -> Rules:
     """What the settings say, in the core's words; they were checked when they were loaded."""
     own = settings.rebalance
+
+    def offer(name: str, capacity: Resources) -> Resources:
+        """What of a capacity may be reserved: by the device's profile, all of it where that is not known."""
+        profile = profiles.find(name)
+        return profile.offered(capacity) if profile is not None else capacity
+
     return Rules(
         settings.controller.policy,
         offer,
@@ -155,4 +170,5 @@ def rules_of(settings: ControllerSettings, offer: Offer) -> Rules:
         own.look_ms,
         read_windows(own.windows),
         weigh(settings.controller.policy_weights),
+        profiles.names,
     )

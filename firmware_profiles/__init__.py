@@ -8,7 +8,7 @@ Rejected: inheritance between files (a reader must see one board in one place); 
 dependency).
 """
 
-from firmware_profiles.loader import load, load_file, names
+from firmware_profiles.loader import Catalogue, load, load_directory, load_file, names
 from firmware_profiles.schema import (
     Behaviour,
     Capacity,
@@ -25,6 +25,7 @@ from firmware_profiles.schema import (
 __all__ = [
     "Behaviour",
     "Capacity",
+    "Catalogue",
     "ClockQuality",
     "Firmware",
     "LinkQuality",
@@ -34,6 +35,7 @@ __all__ = [
     "ProfileError",
     "Room",
     "load",
+    "load_directory",
     "load_file",
     "names",
 ]

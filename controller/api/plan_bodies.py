@@ -50,7 +50,7 @@ from controller.core.changes import (
 from controller.core.records import Constraint, DeviceRow, JobRow, JobState
 from controller.core.sessions import new_device
 from controller.core.taints import check_taint
-from firmware_profiles import Profile, load, names
+from firmware_profiles import Catalogue, Profile
 from protocol import limits as lim
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
@@ -151,18 +151,18 @@ class PlanBody(_Strict):
 # ------------------------------------------------------------------------- what contradicts
 
 
-def plan_faults(body: PlanBody) -> list[BodyFault]:
+def plan_faults(body: PlanBody, profiles: Catalogue) -> list[BodyFault]:
     """Everything that is wrong between fields, in the order of the document."""
     if not body.changes and not body.survive:
         return [BodyFault("/changes", "nothing to foretell; say a change, or survive 1")]
     return [
         BodyFault(f"/changes/{place}{fault.pointer}", fault.detail)
         for place, change in enumerate(body.changes)
-        for fault in _change_faults(change)
+        for fault in _change_faults(change, profiles)
     ]
 
 
-def _change_faults(change: ChangeBody) -> Iterator[BodyFault]:
+def _change_faults(change: ChangeBody, profiles: Catalogue) -> Iterator[BodyFault]:
     said = [name for name in ChangeBody.model_fields if getattr(change, name) is not None]
     if len(said) != 1:
         told = f"{' and '.join(said)} are {len(said)} changes" if said else "no change"
@@ -170,7 +170,7 @@ def _change_faults(change: ChangeBody) -> Iterator[BodyFault]:
     elif change.lose is not None and not change.lose.devices and change.lose.site is None:
         yield BodyFault("/lose", "nothing is lost; say devices or a site")
     elif change.add is not None:
-        for fault in _growth_faults(change.add):
+        for fault in _growth_faults(change.add, profiles):
             yield BodyFault(f"/add{fault.pointer}", fault.detail)
     elif change.submit is not None:
         for fault in job_faults(change.submit):
@@ -180,13 +180,14 @@ def _change_faults(change: ChangeBody) -> Iterator[BodyFault]:
             yield BodyFault(f"/change{fault.pointer}", fault.detail)
 
 
-def _growth_faults(add: GrowthBody) -> Iterator[BodyFault]:
-    if add.profile and add.profile not in names():
-        near = difflib.get_close_matches(add.profile, names(), 1)
-        told = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names())}"
+def _growth_faults(add: GrowthBody, profiles: Catalogue) -> Iterator[BodyFault]:
+    profile = profiles.find(add.profile)
+    if add.profile and profile is None:
+        near = difflib.get_close_matches(add.profile, profiles.names, 1)
+        told = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(profiles.names)}"
         yield BodyFault("/profile", f"no such profile; {told}")
         return
-    capacity = _capacity(add, _profile(add))
+    capacity = _capacity(add, profile)
     for field, given in (("cpu_milli", capacity.cpu_milli), ("memory_mib", capacity.memory_mib)):
         if not given:
             why = f"the profile {add.profile} measures it on the machine" if add.profile else "there is none"
@@ -213,7 +214,7 @@ def _change_faults_of_job(change: JobChangeBody) -> Iterator[BodyFault]:
 # ------------------------------------------------------------------------- in the core's words
 
 
-def changes_of(body: PlanBody, actor: str, wall_ms: int) -> tuple[Change, ...]:
+def changes_of(body: PlanBody, profiles: Catalogue, actor: str, wall_ms: int) -> tuple[Change, ...]:
     """Of a body without faults."""
     found: list[Change] = []
     taken: dict[str, None] = {}
@@ -224,7 +225,9 @@ def changes_of(body: PlanBody, actor: str, wall_ms: int) -> tuple[Change, ...]:
             sites = () if change.lose.site is None else (change.lose.site,)
             found.append(LossChange(change.lose.devices, sites))
         elif change.add is not None:
-            found.append(GrowthChange(change.add.count, _device(change.add)))
+            found.append(
+                GrowthChange(change.add.count, _device(change.add, profiles.find(change.add.profile)))
+            )
         elif change.submit is not None:
             name = _unique(change.submit.name or "new", taken)
             found.append(SubmitChange(_job_row(change.submit, name, actor, wall_ms)))
@@ -242,10 +245,6 @@ def _unique(name: str, taken: dict[str, None]) -> str:
     return unique
 
 
-def _profile(add: GrowthBody) -> Profile | None:
-    return load(add.profile) if add.profile else None
-
-
 def _capacity(add: GrowthBody, profile: Profile | None) -> Resources:
     base = profile.resources() if profile is not None else Resources()
     if add.accelerators:
@@ -253,8 +252,7 @@ def _capacity(add: GrowthBody, profile: Profile | None) -> Resources:
     return base._replace(**add.capacity.said())
 
 
-def _device(add: GrowthBody) -> DeviceRow:
-    profile = _profile(add)
+def _device(add: GrowthBody, profile: Profile | None) -> DeviceRow:
     row = new_device("new", 0)
     row.profile, row.labels, row.extras = add.profile, dict(add.labels), dict(add.extras)
     row.capacity, row.taints = _capacity(add, profile), add.taints

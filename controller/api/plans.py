@@ -25,9 +25,9 @@ async def ask_plan(request: Request) -> Response:
     """Which tasks would move, which would find no place, what would be left. Nothing changes."""
     caller = caller_of(request)
     body, _ = await read_json(request, PlanBody)
-    if faults := plan_faults(body):
+    if faults := plan_faults(body, caller.port.profiles):
         raise invalid_body(faults)
-    changes = changes_of(body, caller.actor, caller.port.wall_ms())
+    changes = changes_of(body, caller.port.profiles, caller.actor, caller.port.wall_ms())
     view = await caller.port.ask(PlanAsked(caller.port.next_request(), changes, body.survive))
     if isinstance(view, RefusalView):
         raise refused(view)

@@ -27,6 +27,7 @@ from controller.core.events import (
 )
 from controller.core.records import AttemptRow, AuditRow, TaskRow
 from controller.store.base import Counts, JobSummary, OutputPiece, TokenRow
+from firmware_profiles import Catalogue
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +70,11 @@ class CorePort(Protocol):
 
     async def read(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a read of `store` in a reader thread."""
+        ...
+
+    @property
+    def profiles(self) -> Catalogue:
+        """Device classes that are known here."""
         ...
 
     def next_request(self) -> int: ...

@@ -111,7 +111,7 @@ class Controller:
         self.rng = rng
         self.now_ms = now_ms
         rules = rules or Rules()
-        self.ledger = Ledger(Fleet(rules.offer), leader.epoch, leader.holder)
+        self.ledger = Ledger(Fleet(rules.offer, rules.profiles), leader.epoch, leader.holder)
         self.ledger.wall_offset_ms = beginning.wall_offset_ms
         self.speak_until_ms = beginning.asked_ms + SPEAK_MS
         restored = leader.epoch if beginning.restored else int(snapshot.fleet.get(RESTORED_EPOCH, "0"))

@@ -99,8 +99,8 @@ class Fleet:
     known: Flags
     state: npt.NDArray[np.int8]
 
-    def __init__(self, offer: Offer = whole_capacity) -> None:
-        self.offer = offer
+    def __init__(self, offer: Offer = whole_capacity, profiles: tuple[str, ...] = ()) -> None:
+        self.offer, self.profiles = offer, profiles
         self.count = 0
         self.names: list[str] = []
         self.index: dict[str, int] = {}

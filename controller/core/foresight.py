@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from controller.core.changes import Change, JobChange, DrainChange, GrowthChange, LossChange
+from controller.core.changes import Change, DrainChange, GrowthChange, JobChange, LossChange
 from controller.core.effects import Reply
 from controller.core.events import PlanAsked
 from controller.core.ledger import Ledger

@@ -32,6 +32,8 @@ class Pictures:
         self.explaining = explaining
         self.began_ms = began_ms
         self._sorted: list[str] = []
+        self._told_of = (-1, -1)
+        self._told: list[str] = []
 
     def devices(self, device: str, after: str, limit: int, now_ms: int) -> DevicesView | RefusalView:
         """One device, or a page of them in the order of their ids."""
@@ -91,11 +93,23 @@ class Pictures:
         return FleetView(
             devices, tasks, len(self.ledger.jobs),
             offered, offered.minus(free), free, self._frozen(),
-            max(0, self.placement.not_before_ms - now_ms), list(self.ledger.alarms.values()),
+            max(0, self.placement.not_before_ms - now_ms),
+            [*self.ledger.alarms.values(), *self._strangers()],
             dict(self.ledger.garbage), dict(self.ledger.counters), self.ledger.epoch, self.ledger.leader,
             now_ms - self.began_ms, self.explaining.pending(tasks[TaskState.PENDING.value], now_ms),
             asdict(balance_view(figures(f))),
         )  # fmt: skip
+
+    def _strangers(self) -> list[str]:
+        """Devices whose profile nobody here knows: what their class keeps back is promised, too."""
+        f = self.fleet
+        seen = (f.facts_generation, int(np.count_nonzero(f.removed[: f.count])))
+        if self._told_of != seen:
+            self._told_of, known = seen, dict.fromkeys(f.profiles)
+            there = [r for r in f.records if r.profile and not r.removed] if known else []
+            found = [r for r in there if r.profile not in known]
+            self._told = [_stranger(found[0].device, found[0].profile, len(found))] if found else []
+        return self._told
 
     def _frozen(self) -> str:
         if self.failover.deaf:
@@ -104,3 +118,11 @@ class Pictures:
             names = [n or "default" for n, i in self.fleet.sites.items() if i in self.failover.frozen]
             return "silent at once: site " + ", ".join(names)
         return ""
+
+
+def _stranger(device: str, profile: str, count: int) -> str:
+    have = f"and {count - 1} more devices have" if count > 1 else "has"
+    return (
+        f"profile: {device} {have} a profile that this controller doesn't know ({profile}), so nothing is "
+        f"kept back there; put {profile}.toml into controller.profiles_dir"
+    )

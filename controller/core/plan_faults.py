@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 
-from controller.core.changes import Change, JobChange, DrainChange, LossChange, SubmitChange
+from controller.core.changes import Change, DrainChange, JobChange, LossChange, SubmitChange
 from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.plan_views import PlanFaultView

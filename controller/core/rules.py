@@ -24,7 +24,7 @@ class Rules:
     that has at most `auto_moves_max` moves, or `auto_moves_percent` of all placed tasks. Nothing
     is proposed while the fullest device is below `load_percent_least`. `windows`: when voluntary
     moves may begin; always, if there are none. `policies`: the table of policies, `weighted` as the
-    operator weighs it.
+    operator weighs it. `profiles`: those that `offer` knows; empty where it needs none.
     """
 
     policy: str = DEFAULT
@@ -37,3 +37,4 @@ class Rules:
     look_ms: int = 60_000
     windows: tuple[Window, ...] = ()
     policies: Policies = field(default_factory=lambda: POLICIES)
+    profiles: tuple[str, ...] = ()

@@ -115,13 +115,15 @@ class Desk:
         listed = tuple(RunEntry(t, a, s, *rest) for t, a, s, *rest in entries)
         return self.message(device, Runs(number, count, answers or self.document(device), listed))
 
-    def inventory(self, device, number, count=1, room=ROOM, containment="strong", labels=None):
+    def inventory(
+        self, device, number, count=1, room=ROOM, containment="strong", labels=None, profile="generic-linux"
+    ):
         return self.message(
             device,
             Inventory(
                 count,
                 number,
-                "generic-linux",
+                profile,
                 room,
                 labels or {},
                 ("process", "simulated"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
+
 import pytest
 
 from controller.cli import main
 from controller.config import load_config, rules_of
-from controller.core.fleet import whole_capacity
 from controller.scheduler.balance import Aims
+from firmware_profiles import Catalogue, load_directory
+from protocol.resources import Resources
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,7 @@ from controller.scheduler.balance import Aims
         "rebalance.windows=mo-fri 22:00-06:00",
         "rebalance.windows=sat,sun 22:00-24:00",
         "rebalance.windows=daily 04:00-04:00",
+        "controller.profiles_dir=/nowhere/at/all",
         "mqtt.host=",
         "mqtt.port=abc",
         "mqtt.hots=x",
@@ -56,7 +61,7 @@ def test_what_is_said_of_rebalancing_reaches_the_core(tmp_path):
         "auto_moves_percent = 5\nload_percent = 60\nlook_ms = 30000\n"
         "windows = ['mon-fri 22:00-06:00', 'sun 00:00-24:00']\n"
     )
-    rules = rules_of(load_config(file, {}, {}).value, whole_capacity)
+    rules = rules_of(load_config(file, {}, {}).value, Catalogue())
     assert (rules.policy, rules.rebalance, rules.aims) == ("balanced", "auto", Aims(1.2, 1.5, 7))
     assert (rules.auto_moves_max, rules.auto_moves_percent) == (3, 5)
     assert (rules.load_percent_least, rules.look_ms) == (60, 30_000)
@@ -70,3 +75,31 @@ def test_a_policy_that_packs_is_not_levelled_by_itself(tmp_path, capsys):
     wanted = ["--set", "controller.policy=binpack", "--set", "rebalance.mode=auto"]
     assert main(["run", "--set", f"controller.data_dir={tmp_path / 'data'}", *wanted]) == 2
     assert "rebalance.mode must be off or propose with policy binpack" in capsys.readouterr().err
+
+
+BUILT_IN = files("firmware_profiles").joinpath("pi-zero-2w.toml").read_text()
+
+
+def own_class(directory, name, kept_mib):
+    text = BUILT_IN.replace('name = "pi-zero-2w"', f'name = "{name}"', 1)
+    text = re.sub(r"headroom_memory_mib = \d+", f"headroom_memory_mib = {kept_mib}", text)
+    (directory / f"{name}.toml").write_text(text)
+
+
+def test_classes_of_the_site_keep_back_what_they_say_and_take_the_place_of_built_in_ones(tmp_path):
+    own_class(tmp_path, "barn-cam", 100)
+    own_class(tmp_path, "pi-zero-2w", 50)
+    own = load_config(None, {"controller.profiles_dir": str(tmp_path)}, {}).value
+    rules = rules_of(own, load_directory(own.controller.profiles_dir))
+    room = Resources(4_000, 400)
+    offers = {name: rules.offer(name, room).memory_mib for name in ("barn-cam", "pi-zero-2w", "other")}
+    assert offers == {"barn-cam": 300, "pi-zero-2w": 350, "other": 400}
+    assert "barn-cam" in rules.profiles and "pi-5-8g" in rules.profiles
+
+
+def test_a_class_that_can_not_be_read_is_told_with_its_file_and_key(tmp_path, capsys):
+    own_class(tmp_path, "barn-cam", 100)
+    (tmp_path / "barn-cam.toml").rename(tmp_path / "barn.toml")
+    assert main(["run", "--set", f"controller.profiles_dir={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "barn.toml" in said and "name" in said

@@ -15,6 +15,7 @@ from controller.core import plan_views as pv
 from controller.core import views as vw
 from controller.core.records import JobRow, JobState, TaskRow
 from controller.store.memory import MemoryStore
+from firmware_profiles import Catalogue
 from protocol.resources import ZERO, Resources
 from protocol.tasks import JobKind, TaskState
 
@@ -78,6 +79,7 @@ class CardboardPort:
     credentials: list[str] = field(default_factory=list)
     ready: dict[str, bool] = field(default_factory=lambda: {"store": True, "broker": True})
     leader: str = ""
+    profiles: Catalogue = field(default_factory=Catalogue)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
     reads: int = 0
     requests: int = 0
