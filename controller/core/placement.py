@@ -304,6 +304,7 @@ class Placement:
         """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
         view, bytes_each = self.fleet.view, job.demand.entry_bytes
         tried: list[tuple[Task, int, Share]] = []
+        turn = view.turn.copy()
         # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
         enough = int(view.copies(picker.demand, np.flatnonzero(picker.able())).sum()) >= len(tasks)
         for task in tasks if enough and len(tasks) == job.left else ():
@@ -316,6 +317,7 @@ class Placement:
                 grouping.placed(row)
         for _, row, share in reversed(tried):
             view.give(row, share, bytes_each)
+        view.turn[:] = turn  # what was only tried is nobody's turn
         if len(tried) < len(tasks):
             self._put_back(tasks)
             return 0

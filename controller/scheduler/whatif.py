@@ -190,6 +190,7 @@ class Trial:
                 return
 
     def _gang(self, picker: Picker, grouping: Grouping | None, units: list[Unit]) -> Iterator[Landing]:
+        turn = self.view.turn.copy()
         landed = list(self._singly(picker, grouping, units))
         missing = [landing for landing in landed if landing.row == NO_DEVICE]
         if not missing:
@@ -198,6 +199,7 @@ class Trial:
         for landing in reversed(landed):
             if landing.row != NO_DEVICE:
                 self.view.give(landing.row, landing.share, picker.demand.entry_bytes)
+        self.view.turn[:] = turn  # what was only tried is nobody's turn
         fit = len(landed) - len(missing)
         why = missing[0].why
         words = f"only {fit} of its gang of {len(landed)} fit at once; the next {why.words if why else ''}"
