@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from controller.core.condition import FLAKY_MAX
 from controller.core.ledger import Task
-from controller.core.records import AttemptState, DeviceRow, JobRow, JobState
+from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, JobState
 from protocol.resources import ZERO, Resources
 from protocol.tasks import JobKind, TaskState
 from sim.checking.picture import Picture
@@ -21,12 +21,16 @@ from sim.checking.room import WHOLE_MILLI, Reserved, cards_of, offered
 from sim.checking.welcome import most_of, tainted, together, turned_away, unlike, value_of
 from sim.world import World
 
+There = dict[str, list[tuple[JobRow, AttemptRow]]]
+"""Device -> its attempts that are not free, with their jobs."""
+
 
 class Waits:
     """One look at a world: who may wait. Tasks of a job are alike, but for pins and promises."""
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.there = reserving(world.checkers.seen)
         self._found: dict[tuple[str, str], bool] = {}
 
     def rightly(self, task: str) -> bool:
@@ -48,7 +52,7 @@ class Waits:
         promised = task.row.id if task.row.id in self.world.core.nominations.by_task else ""
         key = (job.id, task.row.pin or promised)
         if key not in self._found:
-            self._found[key] = Search(self.world, task, job).finds()
+            self._found[key] = Search(self.world, self.there, task, job).finds()
         return self._found[key]
 
 
@@ -61,6 +65,15 @@ def _unfinished(seen: Picture, job: str) -> bool:
     return row is not None and row.state is JobState.OPEN
 
 
+def reserving(seen: Picture) -> There:
+    """What of a device's room is taken."""
+    found: There = {}
+    for job, attempts in seen.held.items():
+        for key, device in attempts.items():
+            found.setdefault(device, []).append((seen.jobs[job], seen.attempts[key]))
+    return found
+
+
 def tasks_of(seen: Picture, job: JobRow) -> list[str]:
     """The open tasks of a job."""
     ids = (f"{job.id}.{index}" for index in range(job.count))
@@ -70,9 +83,10 @@ def tasks_of(seen: Picture, job: JobRow) -> list[str]:
 class Search:
     """Looks for a device for one task, or for as many as a gang needs."""
 
-    def __init__(self, world: World, task: Task, job: JobRow) -> None:
+    def __init__(self, world: World, there: There, task: Task, job: JobRow) -> None:
         self.world = world
         self.seen = world.checkers.seen
+        self.there = there
         self.task = task
         self.job = job
 
@@ -133,12 +147,10 @@ class Search:
     def _fitting(self, row: DeviceRow, preempting: bool) -> int:
         """How many tasks of the job fit there; `preempting`: if all that may be sent away were gone."""
         reserved, aside = Reserved(), ZERO
-        for job, attempts in self.seen.held.items():
-            for key in (key for key, device in attempts.items() if device == row.device):
-                attempt = self.seen.attempts[key]
-                leaves = attempt.state is AttemptState.REMOVED or self._below(self.seen.jobs[job])
-                if not (preempting and leaves):
-                    reserved.add(self.seen.taken(attempt))
+        for job, attempt in self.there.get(row.device, ()):
+            leaves = attempt.state is AttemptState.REMOVED or self._below(job)
+            if not (preempting and leaves):
+                reserved.add(self.seen.taken(attempt))
         core = self.world.core
         for promise in core.nominations.by_task.values():
             if promise.task is self.task or core.ledger.fleet.names[promise.row] != row.device:
