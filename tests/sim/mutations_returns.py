@@ -77,6 +77,12 @@ def _as_its_job_chooses(self, elder):
     return other is None or self._stays[elder.job.row.rules.on_return](elder, other)
 
 
+def _scores_as_it_is(self, elder, other):
+    picker = self.placement.picker(elder.job)
+    picker.follow()
+    return picker.total[elder.device] > picker.total[other.device]
+
+
 def _only_if_earlier(self, elder, other):
     return elder.row.state is AttemptState.RUNNING and elder.started_ms < other.started_ms
 
@@ -208,5 +214,12 @@ RETURNS = (
         "worse_place_returns",
         "C6",
         (does_nothing(Returns, "_scores_better", True),),
+    ),
+    Mutation(
+        "C6 places are scored as they are",
+        "that `best_score` looks as if neither were there",
+        "fuller_place_returns",
+        "C6",
+        (instead(Returns, "_scores_better", _scores_as_it_is),),
     ),
 )

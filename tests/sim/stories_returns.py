@@ -5,6 +5,7 @@ from __future__ import annotations
 from storyboard import EAGER, Stage
 
 from controller.core.records import AttemptState, JobRules
+from protocol.resources import Resources
 from protocol.tasks import AttemptId, TaskState
 from sim.world import ROOM, Wish
 
@@ -214,10 +215,12 @@ def elder_not_seen_to_start() -> set[str]:
     return stage.broken()
 
 
-def of_different_rooms(first: int, second: int) -> tuple[Stage, str]:
-    """d0 and d1 have so many thousandths of a processor; the higher score is to stay."""
-    rooms = tuple(ROOM._replace(cpu_milli=cpu) for cpu in (first, second))
-    stage, task = lost("best_score", stage=Stage(rooms=rooms))
+def of_different_rooms(first: int, second: int, taken: int = 0) -> tuple[Stage, str]:
+    """Of so many thousandths of a processor, some of d0 taken; the higher score is to stay."""
+    stage = Stage(rooms=tuple(ROOM._replace(cpu_milli=cpu) for cpu in (first, second)))
+    if taken:
+        stage.run_on("d0", Wish(needs=Resources(taken, 10)))
+    stage, task = lost("best_score", stage=stage)
     stage.world.network.heal("d0")
     return stage, task
 
@@ -230,5 +233,12 @@ def better_place_returns() -> set[str]:
 
 def worse_place_returns() -> set[str]:
     stage, task = of_different_rooms(2_000, 8_000)
+    stays(stage, task, "d1", 2)
+    return stage.broken()
+
+
+def fuller_place_returns() -> set[str]:
+    """Without the two d0 is fuller; with them it would be d1, which the successor fills by half."""
+    stage, task = of_different_rooms(4_000, 2_000, taken=1_500)
     stays(stage, task, "d1", 2)
     return stage.broken()
