@@ -23,9 +23,9 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks.openb_files import BadFile, Node, Task, nodes_of, resampled, tasks_of
-from controller.scheduler.defragment import Holding, gainful_room
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker
+from controller.scheduler.gainful import Holding, gainful_room
 from controller.scheduler.pick import NO_DEVICE, Bases
 from controller.scheduler.view import CPU, GPU, WHOLE_MILLI, Demand, View
 from protocol.resources import Resources

@@ -23,10 +23,10 @@ from controller.core.operators import MOVES_AT_ONCE
 from controller.core.placement import Placement
 from controller.core.tasks import CANCELLED
 from controller.core.views import RefusalView, RemedyView
-from controller.scheduler.defragment import Movable, RoomPlan, make_room
+from controller.scheduler.defragment import Movable, RoomPlan, make_room, suffices
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, OUT
-from controller.scheduler.victims import LEAVES, Endable, on_device, share_after
+from controller.scheduler.victims import share_after
 from controller.scheduler.view import NOTHING, Flags, Floats, View
 from protocol.tasks import AttemptId, TaskState
 
@@ -192,9 +192,9 @@ class RoomPlans:
         return True
 
     def _suffices(self, plan: VoluntaryPlan, task: Task) -> bool:
-        going = [Endable(LEAVES, a.share, a.job.demand.entry_bytes) for a in self._going(plan)]
+        going = [(a.share, a.job.demand.entry_bytes) for a in self._going(plan)]
         demand = self.placement.requests.demand(task.job)
-        room = on_device(self.fleet.view, demand, plan.device, going, LEAVES) is not None
+        room = suffices(self.fleet.view, demand, plan.device, going)
         return room and bool(self.allowed(task)[plan.device])
 
     def _going(self, plan: VoluntaryPlan) -> list[Attempt]:

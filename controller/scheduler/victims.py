@@ -216,9 +216,9 @@ class _Left:
 
 
 def on_device(
-    view: View, demand: Demand, row: int, held: Sequence[Endable], at_most: int
+    view: View, demand: Demand, row: int, held: Sequence[Endable], at_most: int, count_max: int | None = None
 ) -> tuple[int, ...] | None:
-    """The cheapest victims on this device, by their places; None when all of them would not do."""
+    """The cheapest victims on this device, by their places; None when all would not do, or too few may go."""
     leaving = [h for h in held if h.priority == LEAVES]
     room = _Room(view, demand, row, leaving)
     if room.fits(()):
@@ -227,7 +227,8 @@ def on_device(
         candidates = [i for i, h in enumerate(held) if LEAVES < h.priority <= priority]
         room.consider(held, candidates)
         if room.fits(candidates):
-            return room.fewest(held, candidates)
+            victims = room.fewest(held, candidates, count_max if count_max is not None else len(held))
+            return victims if count_max is None or len(victims) <= count_max else None
     return None
 
 
@@ -295,11 +296,13 @@ class _Room:
         going = [*self.leaving, *(self.held[i].share for i in chosen)]
         return sum(f // milli for f in _accelerators(self.view, self.demand, self.row, going)) >= count
 
-    def fewest(self, held: Sequence[Endable], candidates: Sequence[int]) -> tuple[int, ...]:
-        """The smallest set that does, of these the one that loses least."""
+    def fewest(self, held: Sequence[Endable], candidates: Sequence[int], most: int) -> tuple[int, ...]:
+        """The smallest set that does, of these the one that loses least; all, where `most` are too few."""
         shared = bool(self.demand.accelerators[0])
         useful = [i for i in candidates if any(self.gains[i]) or (shared and held[i].share.accelerators)]
         for size in range(self._least(useful), len(useful) + 1):
+            if size > most:
+                return tuple(candidates)
             if comb(len(useful), size) > SETS_TRIED:
                 return self._covering(held, useful)
             sets = [s for s in combinations(useful, size) if self.fits(s)]

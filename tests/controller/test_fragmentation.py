@@ -8,10 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controller.scheduler.closely import Asked, Closely
-from controller.scheduler.defragment import Holding, gainful_room
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker, picker_of
+from controller.scheduler.gainful import Holding, gainful_room
 from controller.scheduler.pick import NO_DEVICE, OUT, Bases, Picker
 from controller.scheduler.popularity import KINDS_MAX, WINDOW, DemandKind, Popularity, kind_of
 from controller.scheduler.usable import PARTS
