@@ -1,218 +1,110 @@
-"""Closely: the gain of placing one demand on one device, in plain numbers.
+"""Closely: the gain of placing one demand on few devices, in plain numbers.
 
 Between two tasks of a kind few devices change, and for few a call of numpy costs more than
-the numbers in it. This is `fragmentation` once more, for one device at a time, with the
-same sums and so the same gains to the last bit; a property test holds that. What was read
-of a device is remembered until its row changes, for all demands together; accelerators of
-a device that are alike are looked at once.
+the numbers in it. This is `fragmentation` once more, one device at a time, with the same
+sums and so the same gains to the last bit; a property test holds that.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import NamedTuple
+from collections.abc import Iterable
 
-from controller.scheduler.fragmentation import ANY, Fragmentation
-from controller.scheduler.usable import MEMORY, PARTS
-from controller.scheduler.view import CPU, GPU, WHOLE_MILLI, Demand, View
+import numpy as np
 
-_PART = 1.0 / PARTS
+from controller.scheduler.fragmentation import NOWHERE, Fragmentation
+from controller.scheduler.parts import ANY, PLACES, STRIDE, Asked
+from controller.scheduler.shapes import MIXED
+from controller.scheduler.standing import PART, Seen
+from controller.scheduler.usable import MEMORY
+from controller.scheduler.view import CPU, GPU, View
 
-
-class Alike(NamedTuple):
-    """Accelerators of a device with the same model and as much free; `place`: the first of them.
-
-    `table`, `table_whole`: where the tables of their model begin; `here`: as `table`, at their step.
-    """
-
-    place: int
-    number: int
-    free: int
-    model: int
-    table: int
-    here: int
-    table_whole: int
-
-
-class Seen(NamedTuple):
-    """What a device has left, and its worth as it is."""
-
-    room: tuple[int, ...]
-    accelerators: tuple[Alike, ...]
-    whole: int
-    parts: int
-    idle: float
-
-
-class Asked:
-    """A demand, as it is looked up; what it needs is the same on every device."""
-
-    def __init__(self, view: View, demand: Demand) -> None:
-        self.needs = [(i, amount) for i, amount in enumerate(demand.resources) if amount]
-        self.taken = tuple(demand.resources)
-        self.count, self.milli = demand.accelerators
-        self.models = view.allowed_models(demand) if demand.models else None
+NOWHERE_AT_ALL = (NOWHERE, ANY)
 
 
 class Closely:
     """Gains device by device. `follow` before a look at what may have changed."""
 
     def __init__(self, view: View, measure: Fragmentation) -> None:
-        self.view, self.measure = view, measure
-        self._seen: dict[int, Seen] = {}
-        self._era = self._logged = self._generation = 0
-        self._refresh()
+        self.view, self.measure, self.standing = view, measure, measure.standing
 
     def follow(self) -> None:
-        """Forgets what changed."""
-        view = self.view
-        if self._generation != self.measure.generation or view.era != self._era:
-            self._refresh()
-            return
-        for row in view.log[self._logged :]:
-            self._seen.pop(row, None)
-        self._logged = len(view.log)
-
-    def _refresh(self) -> None:
-        """A new table, or everything may have changed."""
-        usable = self.usable = self.measure.usable
-        self._generation, self._era = self.measure.generation, self.view.era
-        self._logged = len(self.view.log)
-        self._seen.clear()
-        self._single, self._whole = usable.single.data, usable.whole.data
-        self._step: list[int] = usable.step_of_milli.tolist()
-        self._table_of: list[int] = usable.table_of.tolist()
-        self._cpu, self._memory, self._rows = usable.cpu.listed, usable.memory.listed, usable.memory.size
-        self._starved = [
-            (s.resource, s.knots.tolist(), s.of_milli.tolist(), s.of_room.tolist()) for s in usable.starved
-        ]
-
-    # ------------------------------------------------------------- a device as it is
+        """Takes in what changed."""
+        self.standing.follow()
 
     def seen(self, row: int) -> Seen:
         """The device as it is."""
-        found = self._seen.get(row)
-        if found is None:
-            view = self.view
-            found = self._seen[row] = self.look(
-                tuple([int(column[row]) for column in view.free]),
-                view.accel_free[row].tolist(),
-                view.accel_model[row].tolist(),
-            )
-        return found
+        return self.standing.seen(row)
 
     def look(self, room: tuple[int, ...], free: list[int], models: list[int]) -> Seen:
         """A device that had so much left."""
-        usable = self.usable
-        accelerators = self._alike(free, models)
-        whole = sum([a.number for a in accelerators if a.free >= WHOLE_MILLI])
-        cell = bisect_right(self._cpu, room[CPU]) * self._rows + bisect_right(self._memory, room[MEMORY])
-        parts = 0
-        for _, number, milli, _, _, here, _ in accelerators:
-            parts += self._single[cell * usable.steps + here] * milli * number
-        if whole and usable.has_whole:
-            parts += self._together(accelerators, cell, whole)
-        return Seen(room, accelerators, whole, parts, self._idle(room, (0,) * len(room)))
+        shape = self.standing.shapes.of(np.array(free, np.int64), np.array(models, np.int16))
+        return self.standing.of(room, shape)
 
     def worth(self, seen: Seen) -> float:
         """What usual demands could use of it, less what would lie idle; in milli."""
-        return seen.parts * _PART - seen.idle
-
-    def _alike(self, free: list[int], models: list[int]) -> tuple[Alike, ...]:
-        """Those with anything free; of several models on one device each for itself, in their order."""
-        with_room = [place for place, milli in enumerate(free) if milli > 0]
-        mixed = self.usable.has_models and len({models[place] for place in with_room}) > 1
-        places: dict[int, list[int]] = {}
-        for place in with_room:
-            places.setdefault(~place if mixed else free[place], []).append(place)
-        found = []
-        for place, *others in places.values():
-            milli, model = free[place], models[place]
-            begin = self._table_of[model] * self.usable.cells
-            table, table_whole = begin * self.usable.steps, begin * self.usable.counts
-            here = table + self._step[milli if milli < WHOLE_MILLI else WHOLE_MILLI]
-            found.append(Alike(place, 1 + len(others), milli, model, table, here, table_whole))
-        return tuple(found)
-
-    def _together(self, accelerators: tuple[Alike, ...], cell: int, count: int) -> int:
-        """Worth of all whole ones to demands for several, were there `count` together."""
-        at, parts = cell * self.usable.counts + count, 0
-        for a in accelerators:
-            if a.free >= WHOLE_MILLI:
-                parts += self._whole[at + a.table_whole] * WHOLE_MILLI * a.number
-        return parts
-
-    def _idle(self, room: tuple[int, ...], taken: tuple[int, ...]) -> float:
-        """Milli that the scarcest resource can't feed once so much was taken."""
-        milli, worst = room[GPU] - taken[GPU], 0.0
-        for resource, knots, of_milli, of_room in self._starved:
-            left = room[resource] - taken[resource]
-            each = left / (milli if milli > 1 else 1)
-            if each >= knots[-1]:
-                continue
-            at = bisect_right(knots, each)
-            idle = of_milli[at] * milli - of_room[at] * left
-            if idle > worst:
-                worst = idle
-        return worst
-
-    # ------------------------------------------------------------- a demand on it
+        return seen.parts * PART - seen.idle
 
     def gain(self, asked: Asked, row: int) -> tuple[float, int] | None:
         """(worth gained in milli, accelerator), or None where it doesn't fit."""
-        return self.gain_in(asked, self._seen.get(row) or self.seen(row))
+        return self.gain_in(asked, self.seen(row))
 
     def gain_in(self, asked: Asked, seen: Seen) -> tuple[float, int] | None:
         """The same of a device that was looked at."""
-        room, taken = seen.room, asked.taken
-        for resource, amount in asked.needs:
-            if room[resource] < amount:
-                return None
-        cell = bisect_right(self._cpu, room[CPU] - taken[CPU]) * self._rows
-        cell += bisect_right(self._memory, room[MEMORY] - taken[MEMORY])
-        if asked.count == 1 and (asked.milli < WHOLE_MILLI or self.usable.has_models):
-            found = self._share(seen, cell, asked)
-        else:
-            found = self._several(seen, cell, asked)
-        if found is None:
-            return None
-        # In the same order as in columns: the sum of these may else differ in its last bit.
-        return (found[0] - seen.parts) * _PART + seen.idle - self._idle(room, taken), found[1]
+        [(gain, place)] = self._gains(asked, [seen])
+        return (gain, place) if gain > NOWHERE else None
 
-    def _share(self, seen: Seen, cell: int, asked: Asked) -> tuple[int, int] | None:
-        single, step, milli, models = self._single, self._step, asked.milli, asked.models
-        at, at_whole = cell * self.usable.steps, 0
-        total, best, chosen, broken = 0, 0, ANY, 0
-        if seen.whole and self.usable.has_whole:
-            total = self._together(seen.accelerators, cell, seen.whole)
-            broken = self._together(seen.accelerators, cell, seen.whole - 1) - total
-            at_whole = cell * self.usable.counts + seen.whole - 1
-        for place, number, free, model, table, here, table_whole in seen.accelerators:
-            each = single[at + here] * free
-            total += each * number
-            rest = free - milli
-            if rest < 0 or (models is not None and model not in models):
-                continue
-            change = single[at + table + step[rest if rest < WHOLE_MILLI else WHOLE_MILLI]] * rest - each
-            if at_whole and free >= WHOLE_MILLI:
-                change += broken - self._whole[at_whole + table_whole] * WHOLE_MILLI
-            if chosen == ANY or change > best:
-                best, chosen = change, place
-        return None if chosen == ANY else (total + best, chosen)
+    def gains(self, asked: Asked, rows: Iterable[int]) -> list[tuple[float, int]]:
+        """Of each of these devices; `NOWHERE_AT_ALL` where it doesn't fit."""
+        devices, seen = self.standing.devices, self.standing.seen
+        return self._gains(asked, [devices[row] or seen(row) for row in rows])
 
-    def _several(self, seen: Seen, cell: int, asked: Asked) -> tuple[int, int] | None:
-        single, models, wanted = self._single, asked.models, asked.count
-        at, at_whole = cell * self.usable.steps, cell * self.usable.counts + seen.whole - wanted
-        if wanted > seen.whole:
-            return None
-        total, first = 0, ANY
-        for place, number, free, model, _, here, table_whole in seen.accelerators:
-            if free >= WHOLE_MILLI:
-                if wanted and (models is None or model in models):
-                    first = place
-                    taken = min(wanted, number)
-                    number, wanted = number - taken, wanted - taken
-                if self.usable.has_whole:
-                    total += self._whole[at_whole + table_whole] * WHOLE_MILLI * number
-            total += single[at + here] * free * number
-        return None if wanted else (total, first if asked.count == 1 else ANY)
+    def _gains(self, asked: Asked, devices: list[Seen]) -> list[tuple[float, int]]:
+        """One loop, hardly a call in it: here most of the policy's time is spent."""
+        standing, usable, models = self.standing, self.standing.usable, asked.models
+        answers, curves, needs, taken = standing.answers, standing.curves, asked.needs, asked.taken
+        known, (own, whichever) = answers.known, answers.numbers(asked)
+        cpus, memories, rows, cells = (
+            usable.cpu.listed,
+            usable.memory.listed,
+            usable.memory.size,
+            usable.cells,
+        )
+        same, cpu, memory, gpu = usable.same_listed, taken[CPU], taken[MEMORY], taken[GPU]
+        found = []
+        for room, shape, parts, idle in devices:
+            wanted, number = asked.whichever, whichever
+            if models is not None and shape.model not in models:
+                if shape.model != MIXED:
+                    found.append(NOWHERE_AT_ALL)
+                    continue
+                wanted, number = asked.wanted, own
+            for resource, amount in needs:
+                if room[resource] < amount:
+                    found.append(NOWHERE_AT_ALL)
+                    break
+            else:
+                at = bisect_right(cpus, room[CPU] - cpu) * rows + bisect_right(
+                    memories, room[MEMORY] - memory
+                )
+                cell = same[at]
+                key = (shape.number * cells + cell) * STRIDE + number
+                answer = known.get(key)
+                if answer is None:
+                    answer = answers.reckon(key, wanted, shape, cell)
+                if answer < 0:
+                    found.append(NOWHERE_AT_ALL)
+                    continue
+                milli, worst = room[GPU] - gpu, 0.0
+                for resource, last, knots, of_milli, of_room in curves:
+                    left = room[resource] - taken[resource]
+                    each = left / (milli if milli > 1 else 1)
+                    if each < last:
+                        at = bisect_right(knots, each)
+                        lies = of_milli[at] * milli - of_room[at] * left
+                        if lies > worst:
+                            worst = lies
+                # In the same order as in columns: the sum of these may else differ in its last bit.
+                gain = (answer // PLACES - parts) * PART + idle - worst
+                found.append((gain, answer % PLACES - 1))
+        return found

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from controller.scheduler.closely import Asked
-from controller.scheduler.fragmentation import ANY, SCALE
+from controller.scheduler.fragmentation import SCALE
+from controller.scheduler.parts import ANY, Asked
 from controller.scheduler.pick import OUT, Bases, Picker, _all_of
 from controller.scheduler.popularity import kind_of
 from controller.scheduler.view import (
@@ -65,13 +65,21 @@ class FragmentationPicker(Picker):
             self.asked_closely = Asked(view, self.demand)
             self.total = self._whole()
         elif seen < self._seen:
+            self._took_in(seen)
+
+    def _took_in(self, seen: int) -> None:
+        """Looks again at what was logged since."""
+        view, base = self.view, self.bases.of(self.policy_name).column
+        self.closely.follow()
+        if len(view.log) - seen <= _CLOSELY:
             rows = list(dict.fromkeys(view.log[seen:]))
-            base = self.bases.of(self.policy_name).column
-            if len(rows) <= _CLOSELY and self._plain:
-                self._look(rows, base)
-            else:
-                some = np.array(rows)
-                self.total[some] = self._score(some, base[some])
+        else:
+            rows = self.measure.standing.changed(seen).tolist()
+        if len(rows) <= _CLOSELY and self._plain:
+            self._look(rows, base)
+        else:
+            some = np.array(rows)
+            self.total[some] = self._score(some, base[some])
 
     def _whole(self) -> Floats:
         self.places = np.full(self.view.count, ANY)
@@ -86,7 +94,7 @@ class FragmentationPicker(Picker):
         if not len(able):
             return total
         some = every[able]
-        gains, self.places[some] = self.measure.gains(self.demand, some)
+        gains, self.places[some] = self.measure.gains(self.asked_closely, some)
         gains *= self._weight
         gains += base[able]
         if self.demand.wish is not None:
@@ -99,8 +107,6 @@ class FragmentationPicker(Picker):
         able: Flags = base > OUT
         for i in self.asked:  # all accelerators together too: one that is gone may still be somebody's
             able &= view.free[i][rows] >= view.amount(demand, i, rows)
-        if demand.resources[GPU]:
-            able &= self.measure.room(demand, rows)
         if self.eligible is not None:
             able &= self.eligible[rows]
         if self._odd:
@@ -109,25 +115,17 @@ class FragmentationPicker(Picker):
 
     def _look(self, rows: list[int], base: Floats) -> None:
         """The same, row by row."""
-        closely, asked, weight, eligible = self.closely, self.asked_closely, self._weight, self.eligible
-        closely.follow()
-        totals, places = [], []
-        for row, own in zip(rows, base[rows].tolist(), strict=True):
-            fits = own > OUT and (eligible is None or eligible[row])
-            found = closely.gain(asked, row) if fits else None
-            if found is None:
-                totals.append(OUT)
-                places.append(ANY)
-            else:
-                totals.append(found[0] * weight + own)
-                places.append(found[1])
-        self.total[rows], self.places[rows] = totals, places
+        total, places, weight, eligible = self.total, self.places, self._weight, self.eligible
+        for row, (gain, place) in zip(rows, self.closely.gains(self.asked_closely, rows), strict=True):
+            # Whatever is added to `OUT` is `OUT`.
+            fits = eligible is None or eligible[row]
+            total[row], places[row] = gain * weight + base.item(row) if fits else OUT, place
 
     # ------------------------------------------------------------- one
 
     def parts(self, row: int) -> dict[str, float]:
         """As of any picker, and what the policy is named after."""
-        gains, _ = self.measure.gains(self.demand, np.array([row]))
+        gains, _ = self.measure.gains(self.asked_closely, np.array([row]))
         return {"usable": round(0.5 + SCALE * float(gains[0]), 6)} | super().parts(row)
 
     def gain_of(self, row: int) -> float:

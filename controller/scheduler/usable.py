@@ -101,6 +101,9 @@ class Usable:
                 elif allows and kind.accelerators < self.counts:
                     whole[(*at, kind.accelerators)] += parts
         self.single, self.whole = _cumulative(single), _cumulative(whole)
+        self.same = self._same()
+        """By cell, the first one with the same entries in all tables: nine of ten are like another."""
+        self.same_listed: list[int] = self.same.tolist()
         self.starved = _starved(shares)
         self.looked_at = tuple(sorted({CPU, MEMORY, GPU, *(s.resource for s in self.starved)}))
         """Resources of a device that matter to its worth."""
@@ -117,11 +120,19 @@ class Usable:
             self.table_of[index] = patterns.setdefault(allowed, len(patterns))
         return list(patterns)
 
+    def _same(self) -> Places:
+        first: dict[bytes, int] = {}
+        single = self.single.reshape(-1, self.cells, self.steps).transpose(1, 0, 2).reshape(self.cells, -1)
+        whole = self.whole.reshape(-1, self.cells, self.counts).transpose(1, 0, 2).reshape(self.cells, -1)
+        entries = np.concatenate([single, whole], axis=1)
+        found = [first.setdefault(row.tobytes(), cell) for cell, row in enumerate(entries)]
+        return np.array(found, np.intp)
+
     # ------------------------------------------------------------- look-ups, in columns
 
     def cell(self, cpu: Ints, memory: Ints) -> Places:
         """The place of devices with so much left on the first two axes."""
-        return self.cpu.at(cpu) * self.memory.size + self.memory.at(memory)
+        return self.same.take(self.cpu.at(cpu) * self.memory.size + self.memory.at(memory))
 
     def table(self, models: npt.NDArray[np.int16]) -> Places:
         """What to add to a cell for accelerators of these models."""
@@ -132,6 +143,13 @@ class Usable:
         mean = self.single.take(cells * self.steps + self.step_of_milli.take(free, mode="clip"))
         mean *= free
         return mean
+
+    def idle(self, room: dict[int, Ints]) -> Floats:
+        """Milli that the scarcest resource can't feed; `room` by resource."""
+        idle = np.zeros(room[GPU].shape)
+        for starved in self.starved:
+            np.maximum(idle, starved.idle(room[starved.resource], room[GPU]), out=idle)
+        return idle
 
     def whole_of(self, cells: Places, whole: Flags, count: Ints) -> Ints:
         """The same of demands for several whole ones, where a device has `count` of them together."""

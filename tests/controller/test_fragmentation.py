@@ -7,11 +7,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from controller.scheduler.closely import Asked, Closely
+from controller.scheduler import fragmenting, parts, shapes, standing
+from controller.scheduler.closely import Closely
 from controller.scheduler.filters import passing
 from controller.scheduler.fragmentation import Fragmentation
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker, picker_of
 from controller.scheduler.gainful import Holding, gainful_room
+from controller.scheduler.parts import Asked
 from controller.scheduler.pick import NO_DEVICE, OUT, Bases, Picker
 from controller.scheduler.popularity import KINDS_MAX, WINDOW, DemandKind, Popularity, kind_of
 from controller.scheduler.usable import PARTS
@@ -139,7 +141,7 @@ def test_the_gain_is_what_a_loop_over_usual_demands_finds_and_the_accelerator_th
         ways = {taken: worth_of(shares, then) for taken, then in placements(device, asked)}
         if not ways:
             continue
-        gains, places = measure.gains(demand_of(asked), np.array([row]))
+        gains, places = measure.gains(Asked(view, demand_of(asked)), np.array([row]))
         assert gains[0] == pytest.approx(max(ways.values()) - worth_of(shares, device), abs=0.01)
         if places[0] >= 0:
             assert ways[(int(places[0]),)] == pytest.approx(max(ways.values()), abs=0.01)
@@ -156,29 +158,62 @@ def test_one_device_in_plain_numbers_is_the_same_to_the_last_bit(fleet, work, as
         found = closely.gain(Asked(view, demand), row)
         assert (found is not None) == bool(able[row])
         if found is not None:
-            gains, places = bases.fragmentation.gains(demand, np.array([row]))
+            gains, places = bases.fragmentation.gains(Asked(view, demand), np.array([row]))
             assert found == (gains[0], places[0])
+
+
+@settings(max_examples=120, deadline=None)
+@given(fleets, works, demands)
+def test_what_is_left_to_use_is_the_same_in_columns_and_in_plain_numbers(fleet, work, asked):
+    view = view_of(fleet)
+    measured = bases_of(view, work).fragmentation.standing
+    wanted, rows = Asked(view, demand_of(asked)).wanted, np.arange(len(fleet))
+    cells = measured.usable.cell(view.free[0], view.free[1])
+    shapes_there = [measured.shapes.numbered(int(number)) for number in measured.shapes.number]
+    each = [
+        measured.answers.reckon(0, wanted, shape, int(cells[at])) for at, shape in enumerate(shapes_there)
+    ]
+    assert measured.answers._made(wanted, rows, cells) == each
 
 
 @settings(max_examples=40, deadline=None)
 @given(fleets, works, demands, st.integers(43, 60))
 def test_many_devices_at_once_are_the_same_as_each_alone(fleet, work, asked, times):
     view = view_of(fleet * times)
-    demand, measure = demand_of(asked), bases_of(view, work).fragmentation
+    demand, bases = demand_of(asked), bases_of(view, work)
     rows = np.flatnonzero(passing(view, demand))
     assume(len(rows))
-    together, _ = measure.gains(demand, rows)
-    assert together.tolist() == [
-        float(measure.gains(demand, rows[i : i + 1])[0][0]) for i in range(len(rows))
-    ]
+    together, places = bases.fragmentation.gains(Asked(view, demand), rows)
+    alone = bases_of(view, work).fragmentation
+    each = [alone.gains(Asked(view, demand), rows[i : i + 1]) for i in range(len(rows))]
+    assert together.tolist() == [float(gains[0]) for gains, _ in each]
+    assert places.tolist() == [int(place[0]) for _, place in each]
 
 
 # ------------------------------------------------------------- the picker
 
 
-@settings(max_examples=120, deadline=None)
+TIGHT = {
+    "closely": {fragmenting: {"_CLOSELY": 99}, parts: {"KNOWN_MAX": 2}},
+    "in columns": {fragmenting: {"_CLOSELY": 0}, standing: {"_FEW": 0}, parts: {"_FEW": 0, "_SLOTS_BITS": 1}},
+    "little remembered": {
+        shapes: {"SHAPES_LEAST": 1, "SHAPES_PER_DEVICE": 0},
+        parts: {"KNOWN_MAX": 2, "_SLOTS_BITS": 1},
+    },
+}
+
+
+@pytest.mark.parametrize("bounds", TIGHT)
+def test_a_picker_that_follows_knows_what_a_fresh_one_knows(bounds, monkeypatch):
+    for module, changed in TIGHT[bounds].items():
+        for name, value in changed.items():
+            monkeypatch.setattr(module, name, value)
+    follows()
+
+
+@settings(max_examples=100, deadline=None)
 @given(fleets, works, st.lists(demands, min_size=1, max_size=4), st.data())
-def test_a_picker_that_follows_knows_what_a_fresh_one_knows(fleet, work, asked, data):
+def follows(fleet, work, asked, data):
     view = view_of(fleet)
     bases = bases_of(view, work)
     pickers = [picker_of(view, demand_of(a), bases, FRAGMENTATION) for a in asked]
@@ -196,6 +231,7 @@ def test_a_picker_that_follows_knows_what_a_fresh_one_knows(fleet, work, asked, 
         fresh_bases = Bases(view, bases.popularity)
         for picker in pickers:
             picker.follow()
+            fresh_bases.fragmentation.standing.learn(bases.fragmentation.usable)
             fresh_bases.fragmentation.usable = bases.fragmentation.usable
             fresh = FragmentationPicker(view, picker.demand, fresh_bases, FRAGMENTATION)
             assert np.array_equal(picker.total, fresh.total)
