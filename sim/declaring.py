@@ -24,7 +24,7 @@ from sim.world import Wish
 FEATURES = (
     "daemons", "crons", "gangs", "chains", "bounds", "ranks", "demands", "wishes", "apart", "marks",
     "extras", "accelerators", "reference", "policies", "owners", "returns", "crowds", "levelling",
-    "balance",
+    "balance", "rooms",
 )  # fmt: skip
 PLAIN_SHARE = 0.25
 """Of all seeds: nothing new at all, as before there was anything."""
@@ -235,7 +235,7 @@ def _draw_dependency(rng: Random, number: int, plain_jobs: int) -> str:
 def _draw_people(
     rng: Random, features: Features, devices: tuple[PlannedDevice, ...], lasts_ms: int, jobs: list[Order]
 ) -> list[Order]:
-    """Cancels, taints put and taken, and looks at how level the fleet is."""
+    """Cancels, taints put and taken, looks at how level the fleet is, and room made for who waits."""
     orders, at_ms = [], 0.0
     gap_ms = max(GAP_MS_MIN, 2 * GAP_MS // len(devices))
     while (at_ms := at_ms + rng.expovariate(1 / gap_ms)) < lasts_ms:
@@ -249,6 +249,8 @@ def _draw_people(
             orders.append(Order(at, "taint", words))
             if pause_ms % 3:
                 orders.append(Order(at + pause_ms, "untaint", words))
+        elif "rooms" in features and (pause_ms % 2 or "levelling" not in features):
+            orders.append(Order(at, "make_room", (("nth", pause_ms % 100),)))
         elif "levelling" in features:
             orders.append(Order(at, "rebalance"))
     return [order for order in orders if order.at_ms < lasts_ms]

@@ -53,6 +53,7 @@ ORDERS: dict[str, dict[str, Word]] = {
     "taint": {**DEVICE, "value": Phrase(phrases.taint)},
     "untaint": {**DEVICE, "value": Phrase(phrases.taint)},
     "rebalance": {},
+    "make_room": {"nth": Whole(0, 1_000)},
 }
 """Kind of order -> the words that it takes, all of them required."""
 
@@ -82,6 +83,8 @@ def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
         world.request_unfreeze()
     elif order.kind == "rebalance":
         world.request_rebalance()
+    elif order.kind == "make_room":
+        world.request_room(int(words["nth"]))
     elif order.kind in ("taint", "untaint"):
         world.request_taint(str(words["device"]), order.kind, str(words["value"]))
     else:

@@ -33,7 +33,7 @@ from controller.core.views import RefusalView, SubmittedView
 from protocol.core import Event
 from protocol.limits import LEASE_MS, STOP_GRACE_MS
 from protocol.resources import Resources
-from protocol.tasks import FINAL_TASK, Guarantee, JobKind
+from protocol.tasks import FINAL_TASK, Guarantee, JobKind, TaskState
 from sim.checkers import Checkers
 from sim.clockwork import Clockwork
 from sim.controllers import ControllerProcess
@@ -284,6 +284,13 @@ class World:
     def request_rebalance(self) -> int:
         """A plan of voluntary moves, begun at once."""
         return self.request(lambda request: RebalanceAsked(request, "tester", approve=True))
+
+    def request_room(self, nth: int) -> int:
+        """Moves that make room for one of the tasks that wait, begun at once."""
+        tasks = self.checkers.tasks
+        waiting = [task for task in self.checkers.seen.open if tasks[task].state is TaskState.PENDING]
+        task = waiting[nth % len(waiting)] if waiting else "nobody.0"
+        return self.request(lambda request: RebalanceAsked(request, "tester", approve=True, task=task))
 
     def request_unfreeze(self) -> int:
         """As `unfreeze`, for who can bear to get no answer."""
