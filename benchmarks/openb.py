@@ -4,7 +4,7 @@ Protocol of the paper whose trace it is ("Beware of Fragmentation", USENIX ATC'2
 resampled until they ask for 130 % of the accelerators, shuffled by seed, arrive one by one
 and never leave; one that doesn't fit is dropped. What counts is the share of accelerator
 milli that is allocated in the end. Tasks go through the scheduler as any do: a view, a
-demand, the policy's picker, `take`. Beside it, on the same arrivals: best fit and random.
+demand, the remembered pickers of the core, `take`. Beside it, on the same arrivals: best fit and random.
 Times are processor time, of deciding and reserving.
 """
 
@@ -27,6 +27,8 @@ from controller.scheduler.filters import passing
 from controller.scheduler.fragmenting import FRAGMENTATION, FragmentationPicker
 from controller.scheduler.gainful import Holding, gainful_room
 from controller.scheduler.pick import NO_DEVICE, Bases
+from controller.scheduler.pickers import Pickers
+from controller.scheduler.popularity import DemandKind, kind_of
 from controller.scheduler.view import CPU, GPU, WHOLE_MILLI, Demand, View
 from protocol.resources import Resources
 
@@ -89,7 +91,8 @@ class Fragmented:
     def __init__(self, nodes: Sequence[Node], max_moves: float) -> None:
         self.fleet, self.max_moves = Fleet(nodes), max_moves
         self.bases = Bases(self.fleet.view)
-        self.pickers: dict[Task, FragmentationPicker] = {}
+        self.pickers = Pickers(self.bases)
+        self.demands: dict[Task, tuple[Demand, DemandKind]] = {}
         self.held: dict[int, dict[int, Holding]] = {}
         self.placed = self.moves = 0
         self._hopeless: dict[Task, int] = {}
@@ -97,11 +100,13 @@ class Fragmented:
 
     def arrive(self, number: int, task: Task) -> bool:
         """Places the task, or drops it."""
-        picker = self.pickers.get(task)
-        if picker is None:
-            picker = FragmentationPicker(self.fleet.view, demand_of(task), self.bases, FRAGMENTATION)
-            self.pickers[task] = picker
-        self.bases.popularity.note(picker.kind)
+        asked = self.demands.get(task)
+        if asked is None:
+            demand = demand_of(task)
+            asked = self.demands[task] = demand, kind_of(demand)
+        self.bases.popularity.note(asked[1])
+        picker = self.pickers.of(task, asked[0], FRAGMENTATION)
+        assert isinstance(picker, FragmentationPicker)
         row = picker.pick()
         if row == NO_DEVICE and self.max_moves and task.total_milli:
             row = self._made(picker, task)

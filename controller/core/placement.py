@@ -6,8 +6,6 @@ and looks again only when a device may have become able to take something.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import numpy as np
 
 from controller.core.condition import Condition
@@ -18,9 +16,9 @@ from controller.core.queue import Queue
 from controller.core.requests import Requests
 from controller.core.rules import Rules
 from controller.core.tasks import Tasks
-from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import NO_DEVICE, Bases, Picker
+from controller.scheduler.pickers import Pickers
 from controller.scheduler.policies import ADAPTIVE, resolve
 from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share, View
@@ -34,8 +32,8 @@ LOOKS_PER_MS = 50_000
 LOOK_DEVICES_LEAST = 5_000
 """A look at fewer costs as much."""
 PLACEMENTS_PER_ROUND = 5_000
-PICKERS_MAX = 64
-"""Kinds of demand whose scores are remembered between rounds: 80 KB each at 10,000 devices."""
+IN_VAIN_FEW = 64
+"""So many kinds that fit nowhere are looked at without a thought."""
 
 
 class Placement:
@@ -57,7 +55,7 @@ class Placement:
         """After a take-over that found an old leader row, nothing is placed before (L6)."""
         self._seen_room = -1
         self._bases = Bases(ledger.fleet.view, None, rules.policies)
-        self._pickers: OrderedDict[tuple[str, str], Picker] = OrderedDict()
+        self._pickers = Pickers(self._bases)
         self._pickers_era = (-1, -1)
         self._in_vain, self._round_room = 0, -1
         """How many kinds of demand the last look at all that waits found no room for; and when that was."""
@@ -69,7 +67,7 @@ class Placement:
         # A long queue is looked through less often, so that looking stays a small part of the work.
         devices = max(self.fleet.count, LOOK_DEVICES_LEAST)
         gather = GATHER_MS + len(self.ledger.waiting) // WAITING_PER_MS
-        gather += max(0, self._in_vain - PICKERS_MAX) * devices // LOOKS_PER_MS
+        gather += max(0, self._in_vain - IN_VAIN_FEW) * devices // LOOKS_PER_MS
         wanted = max(now_ms + gather, self.not_before_ms)
         self.due_ms = wanted if self.due_ms is None else min(self.due_ms, wanted)
 
@@ -131,15 +129,7 @@ class Placement:
         demand = self.requests.demand(job)
         if new:
             self._bases.popularity.note(kind_of(demand), max(1, job.left))
-        key = (job.signature, self._policy_of(job))
-        picker = self._pickers.get(key)
-        if picker is None:
-            picker = self._pickers[key] = picker_of(self.fleet.view, demand, self._bases, key[1])
-            if len(self._pickers) > PICKERS_MAX:
-                self._pickers.popitem(last=False)
-        else:
-            self._pickers.move_to_end(key)
-        return picker
+        return self._pickers.of(job.signature, demand, self._policy_of(job))
 
     def _policy_of(self, job: Job) -> str:
         name = job.row.rules.policy or self.policy

@@ -13,7 +13,6 @@ import numpy as np
 from controller.scheduler.fragmentation import SCALE
 from controller.scheduler.parts import ANY, Asked
 from controller.scheduler.pick import OUT, Bases, Picker, _all_of
-from controller.scheduler.popularity import kind_of
 from controller.scheduler.view import (
     DOCUMENT_BYTES_LEAST,
     GPU,
@@ -44,8 +43,8 @@ class FragmentationPicker(Picker):
     def __init__(self, view: View, demand: Demand, bases: Bases, policy: str) -> None:
         self.measure, self.closely = bases.fragmentation, bases.closely
         self._generation = self.measure.current()
-        self.places = np.full(view.count, ANY)
-        self.kind, self.asked_closely = kind_of(demand), Asked(view, demand)
+        self.places = np.full(view.count, ANY, np.int8)
+        self.asked_closely = Asked(view, demand)
         self._odd = bool(
             demand.extras or demand.entry_bytes > DOCUMENT_BYTES_LEAST or demand.resources[SLOTS] > 1
         )
@@ -82,7 +81,7 @@ class FragmentationPicker(Picker):
             self.total[some] = self._score(some, base[some])
 
     def _whole(self) -> Floats:
-        self.places = np.full(self.view.count, ANY)
+        self.places = np.full(self.view.count, ANY, np.int8)
         return super()._whole()
 
     # ------------------------------------------------------------- scores

@@ -12,7 +12,7 @@ from controller.core import preemption
 from controller.core.claims import NAME_BYTES_MAX, doubt_of
 from controller.core.condition import REFRESH_MS
 from controller.core.documents import entry
-from controller.core.placement import PICKERS_MAX
+from controller.core.placement import IN_VAIN_FEW
 from controller.core.queue import AGE_MS
 from controller.core.records import Constraint, JobRules
 from controller.core.sessions import new_device
@@ -142,11 +142,11 @@ def test_many_kinds_that_fit_nowhere_are_looked_at_less_often(desk):
         desk.after(500)
         return pause
 
-    for at in range(PICKERS_MAX + 200):
+    for at in range(IN_VAIN_FEW + 200):
         desk.submit(job=f"j{at:03}", needs=Resources(5_000 + at))
     desk.after(500)
     assert pause_ms() >= 20
-    for at in range(PICKERS_MAX + 190):
+    for at in range(IN_VAIN_FEW + 190):
         desk.cancel(f"j{at:03}")
     pause_ms()
     assert pause_ms() < 5
