@@ -8,6 +8,7 @@ import controller.core.carrying as carrying_module
 import controller.core.rebalance as rebalance_module
 from controller.core.carrying import Carrying
 from controller.core.rebalance import Rebalance
+from controller.core.room_plan import RoomPlans
 
 
 def _not_since_the_take_over(original):
@@ -65,5 +66,12 @@ MOVES = (
             does_nothing(carrying_module, "may_move", True),
             does_nothing(rebalance_module, "may_move", True),
         ),
+    ),
+    Mutation(
+        "C4 no room is made",
+        "moves that make room for who waits",
+        "room_is_made",
+        "C4",
+        (does_nothing(RoomPlans, "begin", 0),),
     ),
 )

@@ -108,3 +108,18 @@ def leaving(stage: Stage, device: str) -> list[str]:
     """Tasks on their way off the device for balance."""
     rows = stage.world.checkers.attempts.values()
     return [a.task for a in rows if (a.device, a.state, a.reason) == (device, "removed", "rebalanced")]
+
+
+def room_is_made() -> set[str]:
+    """Two devices are half full; a task of three quarters waits, until one of the small ones moves."""
+    stage = Stage()
+    for device in ("d0", "d0", "d1", "d1"):
+        stage.run_on(device, Wish(lease_ms=LEASE_MS))
+        stage.world.advance(2_000)
+    big = f"{stage.world.submit(Wish(needs=Resources(3_000, 100)))}.0"
+    stage.world.advance(4 * LEASE_MS)
+    stage.expect(not stage.alive(big), "I5")
+    stage.world.request_room(0)
+    stage.within(30_000, lambda: stage.alive(big), "C4")
+    stage.expect(len(leaving(stage, "d0") + leaving(stage, "d1")) == 0, "C4")
+    return stage.broken()
