@@ -8,7 +8,6 @@ elsewhere: the OpenAPI file is at `/api/v1/openapi.json`.
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from controller.api.meter import Meter
 from controller.api.openapi import describe
 from controller.api.port import Busy, CorePort, NoAnswer, SaveLost
 from controller.api.problems import HttpProblem, problem_response
+from controller.api.wording import suggestion, worded
 from controller.brokering import BrokerRefused
 from controller.store.base import StoreError
 
@@ -188,9 +188,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = str(first["loc"][-1])[:100]
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, QUERY_WORDS, 1)
-        more = f"; did you mean {near[0]!r}?" if near else ""
+        more = suggestion(name, list(QUERY_WORDS))
         return _respond(
             request, HttpProblem("unknown_parameter", f"no parameter {name!r}{more}", parameter=name)
         )
-    return _respond(request, HttpProblem("invalid_parameter", f"{name}: {first['msg']}", parameter=name))
+    return _respond(request, HttpProblem("invalid_parameter", f"{name}: {worded(first)}", parameter=name))

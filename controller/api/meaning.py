@@ -14,6 +14,8 @@ from dataclasses import replace
 from controller.api.bodies import ConstraintBody, DependencyBody, JobBody, SpreadBody, TaskBody
 from controller.api.problems import BodyFault
 from controller.core.calendar import check_schedule
+from controller.core.condition_faults import SEVERAL
+from controller.core.conditions import GROUP_OPERATORS, items_of
 from controller.core.records import GANG_MAX, Affinity, Constraint, Dependency, JobRules, Spread, TaskSpec
 from controller.core.taints import check_toleration
 from protocol.resources import Resources
@@ -172,6 +174,28 @@ def _gang_faults(body: JobBody) -> _Faults:
     if 0 < body.parallel_max < body.count:
         detail = f"contradicts gang, which places all {body.count} together; leave one of them out"
         yield BodyFault("/parallel_max", detail)
+    yield from _gang_apart_faults(body)
+
+
+def _gang_apart_faults(body: JobBody) -> _Faults:
+    """Where other constraints name all the values there may be, so many tasks can't be kept apart."""
+    constraints = body.task.constraints
+    named: dict[str, set[str]] = {}
+    for c in constraints:
+        if c.operator in ("=", "in"):
+            values = set(items_of(c.text())) if c.operator == "in" else {c.text()}
+            named[c.attribute] = named.get(c.attribute, values) & values
+    for place, c in enumerate(constraints):
+        attribute = "device" if c.operator == "distinct_device" else c.attribute
+        if c.operator not in GROUP_OPERATORS or attribute not in named or attribute in SEVERAL:
+            continue
+        most = len(named[attribute]) * (int(c.text()) if c.text().isdecimal() else 1)
+        if most < body.count:
+            detail = (
+                f"keeps all but {most:,} of this gang of {body.count:,} away, as the constraints leave "
+                f"{len(named[attribute]):,} values of {attribute}; say count {max(1, most):,}, or name more"
+            )
+            yield BodyFault(f"/task/constraints/{place}", detail)
 
 
 def _twice(pointer: str, items: list[str], what: str) -> _Faults:

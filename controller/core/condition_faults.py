@@ -32,7 +32,8 @@ DISTINCT_MAX = 1_000_000
 ITEMS_MAX = 64
 
 _ATTRIBUTE_MAX = 128
-_SEVERAL = ("runtime", "accelerator")
+SEVERAL = ("runtime", "accelerator")
+"""Attributes of which a device may have several values."""
 _NUMERIC = ("heartbeat_ms", "core_speed_milli")
 _VERSIONED = ("version", "label.")
 _OTHER_WORDS = {
@@ -219,7 +220,7 @@ def _single_fault(attribute: str, what: str) -> Fault | None:
         return "attribute", f"'{what}' needs an attribute, as label.zone"
     if why := _attribute_fault(attribute):
         return "attribute", why
-    if attribute in _SEVERAL:
+    if attribute in SEVERAL:
         return (
             "attribute",
             f"a device may have several values of {attribute}; '{what}' needs one, as label.zone",

@@ -194,7 +194,7 @@ class CardboardPort:
 def plan_view() -> pv.PlanView:
     before = pv.RoomView(4, Resources(16_000, 8_192), Resources(4_000, 512), Resources(2_000, 256), 0.9)
     after = pv.RoomView(3, Resources(12_000, 6_144), Resources(1_000, 64), Resources(500, 64), 0.97)
-    counts = {"moved": 1, "broken": 1, "placed": 0, "waiting": 0, "stayed": 0, "left_out": 0}
+    counts = {"moved": 1, "broken": 1, "placed": 0, "waiting": 0, "stayed": 0, "ended": 0, "left_out": 0}
     return pv.PlanView(
         counts, before, after,
         [pv.PlannedTask("j1.0", "j1", "pi-7", "pi-9")],

@@ -107,6 +107,16 @@ def test_every_demand_and_wish_reaches_the_core(api, port):
         ),
         job(kind="daemon", priority=90),
         job(kind="service", gang=True, count=4),
+        job(
+            gang=True,
+            count=4,
+            task={
+                "constraints": [
+                    {"attribute": "label.zone", "operator": "distinct", "value": "2"},
+                    {"attribute": "label.zone", "operator": "in", "value": "a,b"},
+                ]
+            },
+        ),
         job(),
     ],
 )
@@ -200,7 +210,7 @@ def spread(**changes):
     [
         (job(policy="binpak"), "/policy", "did you mean 'binpack'?"),
         (job(policy="zzz"), "/policy", "balanced, binpack"),
-        (job(policy=1), "/policy", "string"),
+        (job(policy=1), "/policy", "must be text"),
         (job(owner="a b"), "/owner", "must match"),
         (job(kind="deamon"), "/kind", "did you mean 'daemon'?"),
         (job(kind="daemon", count=1), "/count", "leave count out"),
@@ -210,7 +220,15 @@ def spread(**changes):
         (job(count=100_001), "/count", "must be at most 100,000"),
         (job(priority=-1), "/priority", "must be at least 0"),
         (job(gang=True, count=5, parallel_max=4), "/parallel_max", "contradicts gang"),
-        (job(gang="yes"), "/gang", "boolean"),
+        (job(gang=True, count=3, task={"constraints": [
+            {"attribute": "device", "operator": "in", "value": ["a", "b"]}, {"operator": "distinct_device"},
+        ]}), "/task/constraints/1", "say count 2, or name more"),
+        (job(gang=True, count=4, task={"constraints": [
+            {"attribute": "label.zone", "operator": "distinct", "value": "3"},
+            {"attribute": "label.zone", "operator": "in", "value": "a,b"},
+            {"attribute": "label.zone", "operator": "=", "value": "b"},
+        ]}), "/task/constraints/0", "leave 1 values of label.zone; say count 3"),
+        (job(gang="yes"), "/gang", "must be true or false"),
         (job(kind="service", count=5, parallel_max=4), "/parallel_max", "say count 4"),
         (job(parallel_max=-1), "/parallel_max", "must be at least"),
         (job(on_return="best_score"), "/on_return", "say guarantee at_least_one"),
@@ -218,7 +236,7 @@ def spread(**changes):
         (job(depends_on=["j1", "j1"]), "/depends_on/1", "leave one out"),
         (job(depends_on=["j1", {"job": "j1", "until": "ended"}]), "/depends_on/1", "j1"),
         (job(depends_on=["J 1"]), "/depends_on/0", "must match"),
-        (job(depends_on="j1"), "/depends_on", "array"),
+        (job(depends_on="j1"), "/depends_on", "must be a list"),
         (job(depends_on=[7]), "/depends_on/0", "object"),
         (job(depends_on=[{"until": "ended"}]), "/depends_on/0/job", "required"),
         (job(depends_on=[{"job": "j1", "until": "end"}]), "/depends_on/0/until", "did you mean 'ended'?"),
@@ -251,7 +269,7 @@ def spread(**changes):
         (job(task={"accelerator_models": [" "]}), "/task/accelerator_models/0", "empty"),
         (job(task={"extras": {"memory_mib": 1}}), "/task/extras/memory_mib", "say task.resources.memory_mib"),
         (job(task={"extras": {"camera": 0}}), "/task/extras/camera", "at least 1"),
-        (job(task={"extras": {"camera": True}}), "/task/extras/camera", "integer"),
+        (job(task={"extras": {"camera": True}}), "/task/extras/camera", "must be a whole number, not true"),
         (job(task={"extras": {"": 1}}), "/task/extras/", "word"),
         (job(task={"extras": {f"x{i}": 1 for i in range(33)}}), "/task/extras", "32"),
         (constraint("zone", "=", "a"), "/task/constraints/0/attribute", "did you mean 'label.zone'?"),
@@ -281,7 +299,7 @@ def spread(**changes):
         (job(task={"tolerations": ["gpu:NoSchedule"]}), "/task/tolerations/0", "did you mean 'no_place'?"),
         (job(task={"tolerations": ["old", "a b"]}), "/task/tolerations/1", "is no key"),
         (job(task={"tolerations": ["old", "old"]}), "/task/tolerations/1", "leave one out"),
-        (job(task={"reference_cpu": 1}), "/task/reference_cpu", "boolean"),
+        (job(task={"reference_cpu": 1}), "/task/reference_cpu", "must be true or false"),
     ],
 )  # fmt: skip
 def test_a_fault_has_a_pointer_and_says_what_to_write_instead(api, port, body, pointer, told):
