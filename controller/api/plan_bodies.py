@@ -155,6 +155,11 @@ def plan_faults(body: PlanBody, profiles: Catalogue) -> list[BodyFault]:
     """Everything that is wrong between fields, in the order of the document."""
     if not body.changes and not body.survive:
         return [BodyFault("/changes", "nothing to foretell; say a change, or survive 1")]
+    added = [change.add.count if change.add is not None else 0 for change in body.changes]
+    if sum(added) > ADDED_MAX:
+        place = next(at for at in range(len(added)) if sum(added[: at + 1]) > ADDED_MAX)
+        detail = f"a plan adds at most {ADDED_MAX:,} devices in all, not {sum(added):,}"
+        return [BodyFault(f"/changes/{place}/add/count", detail)]
     return [
         BodyFault(f"/changes/{place}{fault.pointer}", fault.detail)
         for place, change in enumerate(body.changes)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from controller.core.changes import Change, DrainChange, GrowthChange, JobChange, LossChange
+from controller.core.changes import DrainChange, GrowthChange, JobChange, LossChange, SubmitChange
 from controller.core.effects import Reply
 from controller.core.events import PlanAsked
 from controller.core.ledger import Ledger
@@ -35,6 +35,8 @@ LOSSES_TOLD = 100
 LOST_TASKS_MAX = 500_000
 """Of all losses together: some 5 s of work. The sets of the smallest sites are left out, and counted."""
 PLANS_MAX = 8
+ADDED_AT_ONCE = 1_000
+"""Devices to a slice: some 25 ms."""
 SLICE_US = 50_000
 """Between two other events, by rule of thumb and not by a clock: this is pure."""
 
@@ -97,7 +99,10 @@ class _Plan:
     def work(self) -> Iterator[int]:
         """Does it all; yields what each step cost."""
         for change in self.event.changes:
-            self._apply(change)
+            if isinstance(change, GrowthChange):
+                yield from self._grow(change)
+            else:
+                self._apply(change)
             yield 1_000 + self.outlook.count
         self.roster.add_daemons_on_added()
         yield from self._settle()
@@ -120,10 +125,8 @@ class _Plan:
 
     # ------------------------------------------------------------- changes
 
-    def _apply(self, change: Change) -> None:
-        if isinstance(change, GrowthChange):
-            self._grow(change)
-        elif isinstance(change, DrainChange):
+    def _apply(self, change: DrainChange | LossChange | JobChange | SubmitChange) -> None:
+        if isinstance(change, DrainChange):
             rows = self._named(change)
             self.trial.close(rows)
             self.homeless += self._take_off(rows, self.trial)
@@ -136,9 +139,11 @@ class _Plan:
         else:
             self.roster.submit(change.job)
 
-    def _grow(self, change: GrowthChange) -> None:
-        for name in self.outlook.free_names(change.count):
+    def _grow(self, change: GrowthChange) -> Iterator[int]:
+        for at, name in enumerate(self.outlook.free_names(change.count), 1):
             self.outlook.add(replace(change.device, device=name), self.trial.view)
+            if at % ADDED_AT_ONCE == 0:
+                yield 25 * ADDED_AT_ONCE
         self.trial.grown()
         self.roster.forget_columns()
 

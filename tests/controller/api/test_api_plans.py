@@ -14,7 +14,7 @@ from protocol.tasks import JobKind
 
 ROOM = pv.RoomView(3, Resources(9_000, 900), Resources(4_000, 400), Resources(2_000, 300), 0.5556)
 VIEW = pv.PlanView(
-    {"moved": 1, "broken": 1, "placed": 0, "waiting": 2, "stayed": 0, "left_out": 0},
+    {"moved": 1, "broken": 1, "placed": 0, "waiting": 2, "stayed": 0, "ended": 0, "left_out": 0},
     ROOM,
     ROOM,
     [pv.PlannedTask("j1.0", "j1", "pi-1", "pi-2")],
@@ -112,7 +112,7 @@ def test_the_answer_tells_it_all(api, port):
         ({"drian": ["a"]}, "/changes/0/drian", "did you mean 'drain'?"),
         ({"drain": ["a b"]}, "/changes/0/drain/0", "must match"),
         ({"lose": {}}, "/changes/0/lose", "say devices or a site"),
-        ({"lose": {"site": 3}}, "/changes/0/lose/site", "string"),
+        ({"lose": {"site": 3}}, "/changes/0/lose/site", "must be text"),
         ({"add": {"count": 0, "profile": "pi-5-8g"}}, "/changes/0/add/count", "must be at least"),
         ({"add": {"profile": "pi-5-8"}}, "/changes/0/add/profile", "did you mean 'pi-5-8g'?"),
         ({"add": {"profile": "generic-linux"}}, "/changes/0/add/capacity/cpu_milli", "measures it"),
@@ -157,6 +157,11 @@ def test_every_fault_has_its_pointer(api, port, change, pointer, words):
 
 
 def test_bounds_of_the_whole(api, port):
+    grown = {"add": {"count": 4_000, "profile": "pi-5-8g"}}
+    assert fault(api, grown, grown, grown) == (
+        "/changes/2/add/count",
+        "/changes/2/add/count: a plan adds at most 10,000 devices in all, not 12,000",
+    )
     assert fault(api)[0] == "/changes"
     assert fault(api, survive=3)[0] == "/survive"
     assert fault(api, *[{"drain": ["a"]}] * 65)[0] == "/changes"
