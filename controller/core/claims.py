@@ -6,11 +6,14 @@ an operator has looked. Bounds are far beyond any machine that runs an agent tod
 
 from __future__ import annotations
 
+from protocol.errors import GarbageReason
 from protocol.messages import Inventory
 
 CORES_MAX = 4_096
 MEMORY_MIB_MAX = 64 * 1_048_576
 KBIT_S_MAX = 1_000_000_000
+NONSENSE = (GarbageReason.OUT_OF_RANGE, GarbageReason.WRONG_TYPE)
+"""An inventory that is dropped for one of these came whole, and says what no machine is: -1 cores."""
 NAME_BYTES_MAX = 100
 """Of an accelerator: what is told to a run must find room in its device's document."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from controller.core.broker_link import BrokerLink
-from controller.core.claims import doubt_of
+from controller.core.claims import NONSENSE, doubt_of
 from controller.core.commands import Commands
 from controller.core.condition import Condition
 from controller.core.cron import Cron
@@ -311,6 +311,10 @@ class Controller:
         if event.reason == GarbageReason.EMPTY and row is not None and self.ledger.fleet.removed[row]:
             return  # our own deletion of its retained messages
         self.ledger.count_garbage(event.reason)
+        nonsense = event.channel == Inventory.channel and event.reason in NONSENSE
+        if nonsense and row is not None and not self.ledger.fleet.removed[row]:
+            self.ledger.fleet.records[row].doubt = f"describes itself by what can't be: {event.detail}"
+            self.operators.quarantine(row, now_ms)
 
     def _on_status(self, row: int, message: Status, now_ms: int) -> None:
         if not self.sessions.accept(row, message.session, now_ms):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from controller.core.rules import Rules
+from protocol.core import GarbageArrived
+from protocol.errors import GarbageReason
 
 
 def alarms(desk):
@@ -28,3 +30,29 @@ def test_a_profile_that_nobody_knows_is_told_as_long_as_a_device_has_it(desk_kit
 def test_who_offers_all_there_is_needs_no_profiles(desk):
     desk.join("d1", profile="barn-cam")
     assert alarms(desk) == []
+
+
+def test_a_device_that_describes_itself_by_nonsense_is_set_apart_with_the_reason(desk, desk_kit):
+    number = desk.join("d1")
+    row = desk.core.ledger.fleet.index["d1"]
+    for reason in (GarbageReason.MALFORMED, GarbageReason.EMPTY):
+        desk.feed(GarbageArrived("d1", "inventory", reason, ""))
+    desk.feed(GarbageArrived("d1", "runs", GarbageReason.OUT_OF_RANGE, "state: not in 1..5"))
+    assert not desk.core.ledger.fleet.quarantined[row], "what says nothing of the machine is only counted"
+    desk.feed(GarbageArrived("d1", "inventory", GarbageReason.OUT_OF_RANGE, "capacity: not in 0..9"))
+    [told] = alarms(desk)
+    assert "d1' describes itself by what can't be: capacity: not in 0..9" in told
+    assert desk.core.pictures.device(row, desk.now).doubt.endswith("capacity: not in 0..9")
+    desk.placed()
+    assert desk.task("j1.0").device == ""
+    desk.decide("d1", "uncordon")
+    desk.inventory("d1", number, 2)
+    desk.runs("d1", number, 2)
+    desk.heartbeat("d1", number, 2)
+    desk.after(200)
+    assert alarms(desk) == [] and desk.task("j1.0").device == "d1"
+
+
+def test_nonsense_of_who_is_not_there_is_only_counted(desk):
+    desk.feed(GarbageArrived("nobody", "inventory", GarbageReason.OUT_OF_RANGE, ""))
+    assert desk.core.ledger.fleet.count == 0 and desk.core.ledger.garbage == {"out_of_range": 1}
