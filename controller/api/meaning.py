@@ -191,9 +191,10 @@ def _gang_apart_faults(body: JobBody) -> _Faults:
             continue
         most = len(named[attribute]) * (int(c.text()) if c.text().isdecimal() else 1)
         if most < body.count:
+            left = "1 value" if len(named[attribute]) == 1 else f"{len(named[attribute]):,} values"
             detail = (
-                f"keeps all but {most:,} of this gang of {body.count:,} away, as the constraints leave "
-                f"{len(named[attribute]):,} values of {attribute}; say count {max(1, most):,}, or name more"
+                f"keeps all but {most:,} of this gang of {body.count:,} away, as constraints leave {left} "
+                f"of {attribute}; say count {max(1, most):,}, or name more"
             )
             yield BodyFault(f"/task/constraints/{place}", detail)
 

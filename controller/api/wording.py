@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pydantic_core import ErrorDetails
 
 QUOTED_CHARS_MAX = 40
+WRITTEN_OUT_MAX = 1e15
+"""A larger float is not the number that was meant."""
 _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
@@ -50,6 +52,8 @@ _Words = Callable[[object, Mapping[str, object]], str]
 def _whole(given: object, context: Mapping[str, object]) -> str:
     if isinstance(given, str) and given.strip().lstrip("+-").isdecimal() and len(given) <= QUOTED_CHARS_MAX:
         return f"must be a whole number: {int(given)}, without quotes"
+    if isinstance(given, float) and given.is_integer() and abs(given) < WRITTEN_OUT_MAX:
+        return f"must be a whole number: {int(given)}, without fraction or exponent"
     return f"must be a whole number, not {_quoted(given)}"
 
 
@@ -105,6 +109,8 @@ def _quoted(given: object) -> str:
     """As JSON has it, or only its kind where that is long."""
     if isinstance(given, list | tuple | dict | set):
         return "an object" if isinstance(given, dict) else "a list"
+    if given is None:
+        return "null; leave it out for what is usual"
     try:
         told = json.dumps(given)
     except (TypeError, ValueError):

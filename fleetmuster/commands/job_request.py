@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Iterable
+from typing import TypeVar
 
 from fleetmuster.exits import usage
 from fleetmuster.records import JobRequest, RemoteAffinity, RemoteConstraint, RemoteSpread, RemoteTaskSpec
 from fleetmuster.wire import ApiError
 
+V = TypeVar("V")
 _RULES = {
     "name": "name",
     "priority": "priority",
@@ -120,7 +122,7 @@ def _spec(options: Namespace, command: list[str]) -> RemoteTaskSpec:
     if resources:
         spec["resources"] = resources
     if options.env:
-        spec["env"] = dict(options.env)
+        spec["env"] = said_once("env", options.env)
     if options.timeout is not None:
         spec["timeout_ms"] = options.timeout
     if options.stop_grace is not None:
@@ -128,7 +130,7 @@ def _spec(options: Namespace, command: list[str]) -> RemoteTaskSpec:
     if options.reference_cpu:
         spec["reference_cpu"] = True
     if options.need:
-        spec["extras"] = dict(options.need)
+        spec["extras"] = said_once("need", options.need)
     if options.gpu_model:
         spec["accelerator_models"] = options.gpu_model
     _add_wishes(spec, options)
@@ -154,6 +156,16 @@ def _add_wishes(spec: RemoteTaskSpec, options: Namespace) -> None:
             if targets:
                 spread["targets"] = targets
             spreads.append(spread)
+
+
+def said_once(option: str, pairs: Iterable[tuple[str, V]]) -> dict[str, V]:
+    """What was typed as NAME=VALUE; a name that was typed twice has no value that was meant."""
+    found: dict[str, V] = {}
+    for name, value in pairs:
+        if name in found:
+            raise usage(f"--{option} names {name!r} twice", "leave one of them out")
+        found[name] = value
+    return found
 
 
 def constraints_of(said: Iterable[tuple[str, str, str]]) -> list[RemoteConstraint]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from fleetmuster.commands.job_request import blame, constraints_of, job_request, name_the_option
+from fleetmuster.commands.job_request import blame, constraints_of, job_request, name_the_option, said_once
 from fleetmuster.exits import Exit, usage
 from fleetmuster.plan_records import LossLine, PlannedLine, PlanRequest, RemotePlan, RoomLine
 from fleetmuster.quantities import show_cpu, show_memory
@@ -67,7 +67,7 @@ def add(session: Session, options: Namespace) -> Exit:
         raise usage("what the devices have is not said", "say --profile NAME, or --cpu and --memory")
     for field, option in _SHAPE_LISTS.items():
         if value := getattr(options, option):
-            shape[field] = dict(value) if option in ("need", "label") else value
+            shape[field] = said_once(option, value) if option in ("need", "label") else value
     return _ask(session, options, [{"add": shape}])
 
 
@@ -87,7 +87,7 @@ def change(session: Session, options: Namespace) -> Exit:
     if resources:
         wanted["resources"] = resources
     if options.need:
-        wanted["extras"] = dict(options.need)
+        wanted["extras"] = said_once("need", options.need)
     for field, option in _CHANGED_LISTS.items():
         said = getattr(options, option)
         if said and getattr(options, f"no_{field}"):

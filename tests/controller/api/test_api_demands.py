@@ -227,7 +227,7 @@ def spread(**changes):
             {"attribute": "label.zone", "operator": "distinct", "value": "3"},
             {"attribute": "label.zone", "operator": "in", "value": "a,b"},
             {"attribute": "label.zone", "operator": "=", "value": "b"},
-        ]}), "/task/constraints/0", "leave 1 values of label.zone; say count 3"),
+        ]}), "/task/constraints/0", "leave 1 value of label.zone; say count 3"),
         (job(gang="yes"), "/gang", "must be true or false"),
         (job(kind="service", count=5, parallel_max=4), "/parallel_max", "say count 4"),
         (job(parallel_max=-1), "/parallel_max", "must be at least"),

@@ -285,7 +285,8 @@ def test_cors_is_off(api):
     [
         (b'{"count": "5", "task": {}}', "/count", "must be a whole number: 5, without quotes"),
         (b'{"count": 1.5, "task": {}}', "/count", "must be a whole number, not 1.5"),
-        (b'{"count": null, "task": {}}', "/count", "must be a whole number, not null"),
+        (b'{"count": null, "task": {}}', "/count", "must be a whole number, not null; leave it out"),
+        (b'{"count": 1e2, "task": {}}', "/count", "must be a whole number: 100, without fraction"),
         (b'{"count": NaN, "task": {}}', "/count", "must be a whole number, not NaN"),
         (b'{"count": {"a": 1}, "task": {}}', "/count", "must be a whole number, not an object"),
         (b'{"policy": 7, "task": {}}', "/policy", 'must be text: "7", with quotes'),
