@@ -193,10 +193,11 @@ class Picker(Remembered):
         return total
 
     def _add(self, base: Floats, left: list[Floats], worst: Floats) -> Floats:
-        total, spare = base.copy(), np.empty_like(worst)
+        total, spare = np.empty_like(worst), np.empty_like(worst)
+        so_far = base
         for fit, weight in self._fits:
-            total += np.multiply(fit(left, worst, spare), weight, out=spare)
-        return total
+            so_far = np.add(so_far, np.multiply(fit(left, worst, spare), weight, out=spare), out=total)
+        return base.copy() if so_far is base else so_far
 
     def _narrow(self, rows: Rows) -> Flags | None:
         """Where anything but the asked amounts keeps it out; None where nothing could."""

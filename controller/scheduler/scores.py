@@ -46,10 +46,10 @@ def packed(left: list[Floats], worst: Floats, out: Floats) -> Floats:
 
 def even(left: list[Floats], worst: Floats, out: Floats) -> Floats:
     """1: the asked resources would be equally full; 0: one full, another empty, which strands it."""
-    np.copyto(out, left[0])
+    highest = left[0]
     for column in left[1:]:
-        np.maximum(out, column, out=out)
-    np.subtract(worst, out, out=out)
+        highest = np.maximum(highest, column, out=out)
+    np.subtract(worst, highest, out=out)
     out += 1.0
     return out
 
