@@ -328,8 +328,8 @@ def _add_plan(nouns: Group) -> None:
         verbs,
         "change",
         "an open job asks for something else, or has more or fewer tasks",
-        "fm plan change web --count 20",
-        "fm plan change web --memory 512MiB --constraint site=attic --json",
+        "fm plan change j-1 --count 20",
+        "fm plan change j-1 --memory 512MiB --constraint site=attic --json",
     )
     _add_changes(change)
     survive = _leaf(

@@ -51,7 +51,7 @@ class Dependencies:
         job = self.ledger.jobs.get(name)
         state = event.closed.get(name, "") if job is None else JobState.OPEN
         if not state:
-            return f"there is no job {name}; `fm job list` shows those there are"
+            return f"there is no job {name}{meant(self.ledger, name)}"
         if needed and job is not None and job.row.kind in ENDLESS:
             return f"job {name} is a {job.row.kind}, which never succeeds; say until 'ended', or leave it out"
         if needed and (state in (JobState.FAILED, JobState.CANCELLED) or (job is not None and job.spoilt)):
@@ -108,3 +108,12 @@ class Dependencies:
                 others.pop(job.row.id, None)
                 if not others:
                     del self.dependents[name]
+
+
+def meant(ledger: Ledger, said: str) -> str:
+    """What to say instead of an id that no open job has: often it is the name of one."""
+    ids = [id for id, job in ledger.jobs.items() if job.row.name == said]
+    if not ids:
+        return "; `fm job list` shows those there are"
+    others = f", or one of {len(ids) - 1} more" if len(ids) > 1 else ""
+    return f"; {said} is the name of job {ids[-1]}{others}: say its id"

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 from controller.core.changes import Change, DrainChange, JobChange, LossChange, SubmitChange
+from controller.core.dependencies import meant
 from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.plan_views import PlanFaultView
@@ -46,7 +47,7 @@ def _faults(
     if isinstance(change, JobChange):
         job = ledger.jobs.get(change.job)
         if job is None:
-            yield "job", 0, f"no open job {change.job}; `fm job list` shows those there are"
+            yield "job", 0, f"no open job {change.job}{meant(ledger, change.job)}"
         elif job.row.kind is JobKind.CRON:
             yield "job", 0, f"job {change.job} is a cron job and has no tasks itself; name one that it made"
         elif change.count is not None:

@@ -254,6 +254,7 @@ def test_asking_changes_nothing_at_all(sites, desk_kit):
         (LossChange(("zz",)), "devices", 0, "no device zz"),
         (LossChange((), ("a", "x")), "sites", 1, "no device has the site 'x'"),
         (JobChange("j9"), "job", 0, "no open job j9"),
+        (JobChange("everything"), "job", 0, "no open job everything; everything is the name of job all"),
         (JobChange("every", count=2), "count", 0, "a daemon and runs on every device"),
         (JobChange("all", count=1_001), "count", 0, "a gang, which has at most 1,000 tasks"),
         (SubmitChange(job_row("j1")), "job", 0, "already"),
@@ -262,6 +263,7 @@ def test_asking_changes_nothing_at_all(sites, desk_kit):
 def test_what_is_not_there_is_pointed_at(sites, desk_kit, change, field, place, words):
     sites.placed(job="every", kind=JobKind.DAEMON, count=0)
     sites.placed(job="all", count=2, rules=JobRules(gang=True))
+    sites.core.ledger.jobs["all"].row.name = "everything"
     fault = ask(sites, desk_kit, GrowthChange(1, device()), change)
     assert isinstance(fault, PlanFaultView)
     assert (fault.change, fault.field, fault.place) == (1, field, place) and words in fault.detail
