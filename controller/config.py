@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.core.rules import PACKING, REBALANCE_MODES, Rules
+from controller.core.rules import REBALANCE_MODES, Rules
 from controller.core.windows import WindowFault, read_windows
 from controller.scheduler.balance import Aims
 from controller.scheduler.policies import weigh
@@ -43,7 +43,7 @@ class ControllerSection:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceSection:
-    """Voluntary moves, so that devices are evenly loaded."""
+    """Voluntary moves: to load devices evenly or, where the policy packs, to make room for who waits."""
 
     mode: str = setting(
         "propose", "off: nobody looks; propose: plans wait for approval; auto: small ones run by themselves"
@@ -133,15 +133,13 @@ def _check(loaded: Loaded[ControllerSettings]) -> None:
 
 
 def _check_rebalance(loaded: Loaded[ControllerSettings]) -> None:
-    own, policy = loaded.value.rebalance, loaded.value.controller.policy
+    own = loaded.value.rebalance
     try:
         read_windows(own.windows)
     except WindowFault as fault:
         raise SettingsError(f"{loaded.origin('rebalance.windows')}: rebalance.windows: {fault}") from None
-    packs = own.mode == "auto" and policy in PACKING
     for name, good, must, value in (
         ("mode", own.mode in REBALANCE_MODES, f"one of {', '.join(REBALANCE_MODES)}", own.mode),
-        ("mode", not packs, f"off or propose with policy {policy}, whose work levelling undoes", own.mode),
         ("trigger", own.trigger >= own.goal, f"at least rebalance.goal, which is {own.goal:g}", own.trigger),
     ):
         if not good:

@@ -1,12 +1,12 @@
 """Rebalance: plans of voluntary moves that a person can read, decided here and nowhere else.
 
-A plan levels the fleet, or makes room for one task that fits nowhere (`room_plan`).
-It is made when somebody asks, or by a look each minute where the fleet's rules want that and
-its load is uneven beyond the trigger; it ends at the goal, below the trigger, so that a second look
-finds nothing to do. Small plans may run by themselves, others wait for approval. Nothing begins
-while failover is frozen, while we are deaf, in the wait after a take-over, or outside of the
-maintenance windows. A drain is shown as a plan too, but `operators` carries it out: here its tasks
-only learn where they are foreseen to go.
+A plan levels the fleet, or makes room for one task that fits nowhere (`room_plan`). It is made when
+somebody asks, or by a look each minute where the fleet's rules want that: if its load is uneven
+beyond the trigger or, where the policy packs, if a task waits for room. Levelling ends at the goal,
+below the trigger, so that a second look finds nothing to do. Small plans may run by themselves,
+others wait for approval. Nothing begins while failover is frozen, while we are deaf, in the wait
+after a take-over, or outside of the maintenance windows. A drain is shown as a plan too, but
+`operators` carries it out: here its tasks only learn where they are foreseen to go.
 
 At most one such plan is proposed or carried out at a time. Plans are in memory only: a take-over
 forgets them, and what was on its way is placed like any other work.
@@ -88,7 +88,7 @@ class Rebalance:
 
     @property
     def _looks(self) -> bool:
-        return self.rules.rebalance != "off" and self.rules.policy not in PACKING
+        return self.rules.rebalance != "off"
 
     # ------------------------------------------------------------- what people ask
 
@@ -139,7 +139,7 @@ class Rebalance:
             if event.approve:
                 self._approve(plan, event.actor, now_ms)
             else:
-                if not plan.of_room:
+                if plan.actor == CONTROLLER or not plan.of_room:
                     self._quiet_until_ms = now_ms + QUIET_MS
                 self._drop_waiting(plan, "the plan was rejected")
                 self._turn(plan, PlanState.REJECTED, "", event.actor, now_ms)
@@ -331,17 +331,23 @@ class Rebalance:
         return bool(why)
 
     def _look(self, now_ms: int) -> None:
-        """Proposes a plan, or begins it, if the fleet is uneven and nothing else goes on."""
+        """Proposes a plan, or begins it, if there is need of one and nothing else goes on."""
         self._review(now_ms)
         busy = self.operators.draining or self.operators.evicting or now_ms < self._quiet_until_ms
         if busy or self.waits(now_ms) or any(p.state in OPEN for p in self._rebalances()):
             return
-        now = figures(self.fleet)
-        if now.most <= self.rules.aims.trigger * now.mean or now.most * 100 < self.rules.load_percent_least:
+        # Where the policy packs, levelling would undo its work; what it leaves to be wished for is room.
+        packs = self.rules.policy in PACKING
+        in_want = self.rooms.in_want(now_ms) if packs else []
+        if not (in_want if packs else self._uneven()):
             self._fruitless = 1
             return
-        plan = self._make(self.rules.aims, CONTROLLER, now_ms)
-        if not plan.moves:
+        plan = (
+            self.rooms.propose(in_want, self._id("m"), CONTROLLER, now_ms)
+            if packs
+            else self._make(self.rules.aims, CONTROLLER, now_ms)
+        )
+        if plan is None or not plan.moves:
             self.look_ms = now_ms + self.rules.look_ms * self._fruitless
             self._fruitless = min(FRUITLESS_MAX, self._fruitless * 2)
             return
@@ -352,6 +358,10 @@ class Rebalance:
             self._approve(plan, CONTROLLER, now_ms)
         else:
             self.ledger.note("info", "a rebalance waits for approval", plan=plan.id, moves=len(plan.moves))
+
+    def _uneven(self) -> bool:
+        now, rules = figures(self.fleet), self.rules
+        return now.most > rules.aims.trigger * now.mean and now.most * 100 >= rules.load_percent_least
 
     # ------------------------------------------------------------- states
 

@@ -10,28 +10,27 @@ scheduler's, where a task goes placement's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import numpy as np
-
-from controller.core.balance_columns import Cargo, cost_of, figures, fits, load_with
+from controller.core.balance_columns import figures, fits, load_with
 from controller.core.balance_plan import VoluntaryMove, VoluntaryPlan
-from controller.core.carrying import ROOM_KEPT_MS, Carrying, may_leave
+from controller.core.carrying import ROOM_KEPT_MS, Carrying
 from controller.core.explaining import HELD_BACK, NOMINATED, Explaining
-from controller.core.ledger import Attempt, Ledger, Task
+from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.operators import MOVES_AT_ONCE
 from controller.core.placement import Placement
+from controller.core.room_search import RoomSearch, allowed
 from controller.core.tasks import CANCELLED
 from controller.core.views import RefusalView, RemedyView
-from controller.scheduler.defragment import Movable, RoomPlan, make_room, suffices
-from controller.scheduler.groups import Grouping
-from controller.scheduler.pick import NO_DEVICE, OUT
+from controller.scheduler.defragment import RoomPlan, suffices
 from controller.scheduler.victims import share_after
-from controller.scheduler.view import NOTHING, Flags, Floats, View
+from controller.scheduler.view import NOTHING, Flags
 from protocol.tasks import AttemptId, TaskState
 
 MOVE_COST = 0.2
 """Of a remedy, for each move: giving up a demand costs half of it, an operator's word as much as this."""
+WANT_MS, KINDS_LOOKED_AT = 60_000, 4
+"""Who waits less is not worth a restart of others that nobody asked for; and so many are looked at."""
 
 
 class RoomPlans:
@@ -59,13 +58,16 @@ class RoomPlans:
         moves_max = min(moves_max or MOVES_AT_ONCE, MOVES_AT_ONCE)
         task = self.ledger.tasks[task_id]
         lifted = self.nominations.lifted_of(task_id)
-        search = _Search(self, task, now_ms)
-        found = search.plan(moves_max)
+        search = self._search(task, now_ms)
+        found = search.fewest(moves_max)
         plan = self._plan(search, found, plan_id, actor) if found else None
         self.nominations.restore(lifted)
         return plan or self._none(task, search, moves_max, now_ms)
 
-    def _plan(self, search: _Search, found: RoomPlan, plan_id: str, actor: str) -> VoluntaryPlan:
+    def _search(self, task: Task, now_ms: int) -> RoomSearch:
+        return RoomSearch(self.ledger, self.placement, self.carrying, task, now_ms)
+
+    def _plan(self, search: RoomSearch, found: RoomPlan, plan_id: str, actor: str) -> VoluntaryPlan:
         view, now_ms = self.fleet.view, search.now_ms
         after, moves = view.copy(), list[VoluntaryMove]()
         for shift in found.moves:
@@ -86,7 +88,7 @@ class RoomPlans:
             figures(self.fleet, after), device=found.row, task=search.task.row.id,
         )  # fmt: skip
 
-    def _none(self, task: Task, search: _Search, moves_max: int, now_ms: int) -> RefusalView:
+    def _none(self, task: Task, search: RoomSearch, moves_max: int, now_ms: int) -> RefusalView:
         moves = f"{moves_max} move{'s' * (moves_max != 1)}"
         why, fresh = self.explaining.explain(task, now_ms).summary, search.fresh
         cooling = f"; {fresh:,} of the tasks there came too lately to be moved again" if fresh else ""
@@ -95,12 +97,41 @@ class RoomPlans:
             "conflict", f"no plan of at most {moves} makes room for {task.row.id}: {why}{cooling}; {more}"
         )
 
+    # ------------------------------------------------------------- unasked
+
+    def in_want(self, now_ms: int) -> list[Task]:
+        """Tasks that have waited long for room, one of each kind, the longest wait first."""
+        jobs: dict[str, Job] = {}
+        waits = [(_since_ms(job, now_ms), job) for job in self.ledger.waiting.values()]
+        for since_ms, job in sorted(waits, key=lambda each: each[0]):
+            some = any(id in self.ledger.tasks for id in job.ready)
+            if some and now_ms - since_ms >= WANT_MS and len(jobs) < KINDS_LOOKED_AT:
+                jobs.setdefault(job.signature, job)
+        known = self.ledger.tasks
+        return [known[next(id for id in job.ready if id in known)] for job in jobs.values()]
+
+    def propose(self, tasks: Sequence[Task], plan_id: str, actor: str, now_ms: int) -> VoluntaryPlan | None:
+        """A plan for the first of these that has one worth its moves."""
+        for task in tasks:
+            if self._pointless(task.row.id, now_ms):
+                continue
+            lifted = self.nominations.lifted_of(task.row.id)
+            search = self._search(task, now_ms)
+            found = search.worthwhile(MOVES_AT_ONCE)
+            plan = self._plan(search, found, plan_id, actor) if found else None
+            self.nominations.restore(lifted)
+            if plan is not None:
+                return plan
+        return None
+
+    # ------------------------------------------------------------- as a remedy
+
     def remedy(self, task: Task, now_ms: int) -> RemedyView | None:
         """The same as one change among others; None where there is no plan."""
         if self._pointless(task.row.id, now_ms):
             return None
         lifted = self.nominations.lifted_of(task.row.id)
-        found = _Search(self, task, now_ms).plan(MOVES_AT_ONCE)
+        found = self._search(task, now_ms).fewest(MOVES_AT_ONCE)
         self.nominations.restore(lifted)
         if found is None:
             return None
@@ -146,19 +177,8 @@ class RoomPlans:
     def _fits(self, task: Task) -> Flags:
         """Devices that could take it now."""
         picker = self.placement.picker(task.job)
-        able = picker.able() & self.allowed(task)
+        able = picker.able() & allowed(self.placement, task)
         return able
-
-    def allowed(self, task: Task) -> Flags:
-        """Devices that could take it, as far as anything but room is concerned."""
-        rows: Flags = self.fleet.view.ready.copy()
-        for column in self.placement.requests.demand(task.job).eligible.values():
-            rows &= column
-        if (grouping := self.placement.requests.grouping(task.job)) is not None:
-            rows &= grouping.allows()
-        if task.row.pin:
-            rows &= np.arange(len(rows)) == self.fleet.index.get(task.row.pin, NO_DEVICE)
-        return rows
 
     # ------------------------------------------------------------- carrying it out
 
@@ -195,7 +215,7 @@ class RoomPlans:
         going = [(a.share, a.job.demand.entry_bytes) for a in self._going(plan)]
         demand = self.placement.requests.demand(task.job)
         room = suffices(self.fleet.view, demand, plan.device, going)
-        return room and bool(self.allowed(task)[plan.device])
+        return room and bool(allowed(self.placement, task)[plan.device])
 
     def _going(self, plan: VoluntaryPlan) -> list[Attempt]:
         """Attempts that the plan takes off its device, and that hold their room there yet."""
@@ -226,63 +246,6 @@ class RoomPlans:
         self.nominations.nominate(task, plan.device, share, now_ms + ROOM_KEPT_MS, ids)
 
 
-class _Kind(NamedTuple):
-    """How well devices suit tasks that may go to the same ones."""
-
-    attempt: Attempt
-    grouping: Grouping | None
-
-
-class _Search:
-    """One look for a plan: what may be moved, and where to."""
-
-    def __init__(self, rooms: RoomPlans, task: Task, now_ms: int) -> None:
-        self.rooms = rooms
-        self.task = task
-        self.now_ms = now_ms
-        self.placement = rooms.placement
-        self.demand = rooms.placement.requests.demand(task.job)
-        self.attempts: list[Attempt] = []
-        self.fresh = 0
-        """Tasks that would be movable had they rested."""
-        self._cargo = Cargo(rooms.ledger, rooms.placement.requests)
-        self._samples: dict[str, _Kind] = {}
-        self._scores: dict[str, Floats] = {}
-
-    def plan(self, moves_max: int) -> RoomPlan | None:
-        view: View = self.rooms.fleet.view
-        return make_room(view, self.demand, self.rooms.allowed(self.task), self._held, self._score, moves_max)
-
-    def _held(self, row: int) -> list[Movable]:
-        """What may be moved off a device; of the asking job nothing whose place another of its tasks
-        depends on."""
-        ledger, carrying, found = self.rooms.ledger, self.rooms.carrying, list[Movable]()
-        for attempt in ledger.by_device[row].values():
-            task, job = ledger.tasks.get(attempt.row.task), attempt.job
-            grouping = self._cargo.grouping(job)
-            if grouping is not None and job is self.task.job:
-                continue
-            if task is None or not may_leave(attempt):
-                continue
-            if not carrying.rested(attempt, task, self.now_ms):
-                self.fresh += 1
-                continue
-            group = job.row.id if grouping is not None else ""
-            kind = f"{row} {group}" if group else f"{job.row.rules.policy}|{job.signature}"
-            self._samples.setdefault(kind, _Kind(attempt, grouping))
-            demand, cost = self.placement.requests.demand(job), cost_of(task, self.now_ms)
-            found.append(Movable(len(self.attempts), attempt.share, demand, kind, cost, group))
-            self.attempts.append(attempt)
-        return found
-
-    def _score(self, movable: Movable) -> Floats:
-        scores = self._scores.get(movable.kind)
-        if scores is None:
-            attempt, grouping = self._samples[movable.kind]
-            picker = self.placement.picker(attempt.job)
-            picker.follow()
-            scores = picker.total
-            if grouping is not None:
-                scores = np.where(self._cargo.together(attempt), scores, OUT)
-            self._scores[movable.kind] = scores
-        return scores
+def _since_ms(job: Job, now_ms: int) -> int:
+    """Since when nothing of it was placed though it waits for room."""
+    return now_ms if job.ready_ms is None else max(job.ready_ms, job.assigned_ms)

@@ -9,6 +9,7 @@ import pytest
 
 from controller.cli import main
 from controller.config import load_config, rules_of
+from controller.core.rules import REBALANCE_MODES
 from controller.scheduler.balance import Aims
 from firmware_profiles import Catalogue, load_directory
 from protocol.resources import Resources
@@ -71,10 +72,13 @@ def test_what_is_said_of_rebalancing_reaches_the_core(tmp_path):
     ]
 
 
-def test_a_policy_that_packs_is_not_levelled_by_itself(tmp_path, capsys):
-    wanted = ["--set", "controller.policy=binpack", "--set", "rebalance.mode=auto"]
-    assert main(["run", "--set", f"controller.data_dir={tmp_path / 'data'}", *wanted]) == 2
-    assert "rebalance.mode must be off or propose with policy binpack" in capsys.readouterr().err
+def test_every_mode_goes_with_a_policy_that_packs(tmp_path):
+    """It is not levelled then; what runs by itself makes room."""
+    for mode in REBALANCE_MODES:
+        file = tmp_path / "controller.toml"
+        file.write_text(f"[controller]\npolicy = 'binpack'\n[rebalance]\nmode = '{mode}'\n")
+        rules = rules_of(load_config(file, {}, {}).value, Catalogue())
+        assert (rules.policy, rules.rebalance) == ("binpack", mode)
 
 
 BUILT_IN = files("firmware_profiles").joinpath("pi-zero-2w.toml").read_text()

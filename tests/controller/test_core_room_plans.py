@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from controller.core.events import JobCancelled, TaskExplained
@@ -413,3 +415,69 @@ def test_one_plan_at_a_time(yard):
     y.deaf_to = set()
     y.live(5_000)
     assert y.plan(second.id).state == "rejected" and where(y, "big.0") == second.device  # what began goes on
+
+
+# ------------------------------------------------------------------------- by itself
+
+
+@pytest.mark.parametrize("policy", ["binpack", "fragmentation"])
+def test_where_the_policy_packs_a_look_makes_room_for_who_waits_longest(yard, policy):
+    y = fragmented(yard(Rules(policy, rebalance="auto")))
+    y.desk.submit(job="later", needs=Resources(3_100, 64))
+    y.live(50_000)
+    assert y.plans().items == []  # nobody waits for a minute yet
+    y.live(75_000)
+    plan = y.plans().items[-1]
+    assert (plan.kind, plan.task, plan.state, plan.actor) == ("room", "big.0", "done", "controller")
+    assert where(y, "big.0") == plan.device and len(y.running()) == 4
+
+
+def test_what_moves_more_than_runs_by_itself_waits_for_approval(yard):
+    rules = Rules("binpack", rebalance="auto", auto_moves_max=1, auto_moves_percent=0)
+    y = fragmented(yard(rules), each=500, count=4).live(130_000)  # two have to go
+    [plan] = y.plans().items
+    assert (plan.state, plan.counts["waiting"]) == ("proposed", 2) and where(y, "big.0") == ""
+    y.approve(plan.id, approve=False)
+    y.live(600_000, step=5_000)
+    assert len(y.plans().items) == 1  # who said no is not asked again for an hour
+
+
+@pytest.mark.parametrize(
+    ("policy", "mode", "plans"), [("spread", "auto", 0), ("binpack", "off", 0), ("binpack", "propose", 1)]
+)
+def test_other_fleets_make_room_only_when_asked(yard, policy, mode, plans):
+    y = fragmented(yard(Rules(policy, rebalance=mode))).live(130_000)
+    assert [p.state for p in y.plans().items] == ["proposed"] * plans and where(y, "big.0") == ""
+
+
+def test_looks_in_vain_become_fewer(yard):
+    y = fragmented(yard(Rules("binpack", rebalance="auto")), each=2_500)
+    looks, look = [], y.core.rebalance.rooms.propose
+    y.core.rebalance.rooms.propose = lambda *of: looks.append(y.desk.now) or look(*of)
+    y.live(1_000_000, step=9_000)
+    gaps = [b - a for a, b in pairwise(looks)]
+    assert len(looks) >= 3 and all(b >= 1.9 * a for a, b in pairwise(gaps)), gaps
+
+
+@pytest.mark.parametrize("worth_it", [True, False])
+def test_accelerators_are_emptied_by_itself_only_for_what_is_gained(yard, worth_it):
+    """Two halves on two accelerators: together they leave a whole one, which is worth more than a restart."""
+    room = Resources(4_000, 4_096, 10_000, 1_000)
+    y = yard(Rules("fragmentation", rebalance="auto"), devices=2, rooms={0: room, 1: room})
+    for name, other in (("d0", "d1"), ("d1", "d0")):
+        y.desk.decide(other, "cordon")
+        y.desk.submit(
+            job=f"on-{name}", needs=Resources(10, 10, gpu_milli=400), priority=0 if worth_it else 100
+        )
+        y.live(1_000)
+        y.desk.decide(other, "uncordon")
+    y.live(COOL_MS)
+    if not worth_it:  # a move that costs more than it could gain
+        for task in y.core.ledger.tasks.values():
+            task.job.row.priority = 1_000
+    y.desk.submit(job="big", needs=Resources(10, 10, gpu_milli=1_000))
+    y.live(130_000)
+    assert bool(where(y, "big.0")) is worth_it
+    assert (
+        y.ask(task="big.0", dry_run=True).__class__ is RefusalView if worth_it else y.ask(task="big.0").moves
+    )
