@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from protocol import topics
+from protocol.messages import Status
 from protocol.tasks import JobKind, TaskState
 from sim.checking.levelling import movable
 from sim.checking.placement import DELTA
+from sim.ears import understand
 from sim.runnable import Waits, missing_daemons, threats
-from sim.world import World
+from sim.world import FLEET, World
 
 
 def unsettled(world: World) -> str:
@@ -38,11 +41,22 @@ Assigned = dict[str, tuple[str, int]]
 
 
 def accused(world: World, cloned: Collection[str]) -> tuple[str, ...]:
-    """Those of the cloned whose next birth brings a quarantine, as it must (S4): on record is the clone,
-    before it this very machine. Its birth since then went while no controller was connected, the
-    broker retains nothing for wildcards, and no heartbeat says who speaks."""
+    """Those of the cloned that a clone, though it is gone, still speaks against.
+
+    Their next birth brings a quarantine, as it must (S4): on record is the clone, before it this very
+    machine. Its birth since then went while no controller was connected, the broker retains nothing for
+    wildcards, and no heartbeat says who speaks. Or the clone's will is retained in a higher session: who
+    was removed and added since began anew below it, and whoever leads next takes it for lost.
+    """
     rows = world.checkers.devices
-    return tuple(d for d in cloned if rows[d].previous_identity.startswith(f"{world.devices[d].boot_id}/"))
+    past = {d for d in cloned if rows[d].previous_identity.startswith(f"{world.devices[d].boot_id}/")}
+    said = {p.topic: p.payload for p in world.broker.retained() if p.topic.endswith(f"/{Status.channel}")}
+    for device in cloned:
+        payload = said.get(topics.build(FLEET, device, Status.channel))
+        status = understand(topics.build(FLEET, device, Status.channel), payload) if payload else None
+        if isinstance(status, Status) and status.session > rows[device].session:
+            past.add(device)
+    return tuple(sorted(past))
 
 
 def steady(world: World, lease_ms_min: int = 0, but: Collection[str] = ()) -> Assigned:
