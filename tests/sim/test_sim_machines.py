@@ -6,7 +6,6 @@ from random import Random
 
 import pytest
 
-from broker.events import BrokerQuirks, Survival
 from protocol.limits import GUARD_RESTART_MS, KILL_MS, LEASE_MS, hold_ms
 from protocol.tasks import Guarantee, TaskState
 from sim.disk import SimulatedDisk
