@@ -44,6 +44,8 @@ _FEW_ROWS = 16
 """More than this part of all rows: a look at all is cheaper than sorting out which."""
 _SINGLY = 4
 """Up to so many rows plain numbers are faster than columns."""
+_BLOCK = 10_000
+"""Rows scored at once: columns of far more leave the caches, and the system zeroes memory for each anew."""
 _PAIRS_LEAST = 2_048
 _DEPTH = 4
 """So many copies per device are looked at first; four times more where that was too few."""
@@ -158,7 +160,14 @@ class Picker(Remembered):
     # ------------------------------------------------------------- scores
 
     def _whole(self) -> Floats:
-        return self._score(_ALL, self.bases.of(self.policy_name).column)
+        base = self.bases.of(self.policy_name).column
+        if len(base) <= _BLOCK:
+            return self._score(_ALL, base)
+        total = np.empty(len(base))
+        for begin in range(0, len(base), _BLOCK):
+            rows = slice(begin, begin + _BLOCK)
+            total[rows] = self._score(rows, base[rows])
+        return total
 
     def follow(self) -> None:
         """Takes in what changed in the view since."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from controller.scheduler import pickers
+from controller.scheduler import pick, pickers
+from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.pick import Bases
 from controller.scheduler.pickers import PICKERS_LEAST, Pickers
 from controller.scheduler.view import Demand, View
@@ -80,3 +82,20 @@ def test_a_round_of_more_kinds_than_a_large_fleet_remembers_scores_each_once(des
         desk.after(100)
     assert len(desk.core.ledger.attempts) == 450
     assert len(made) == 150
+
+
+@pytest.mark.parametrize("policy", ["balanced", "fragmentation", "round_robin"])
+def test_a_large_fleet_is_scored_block_by_block_as_it_would_be_at_once(policy, monkeypatch):
+    view = View(7)
+    for row in range(7):
+        view.offer(
+            view.add(), Resources(100 + row, 900 - row, gpu_milli=1_000, slots=9), Resources(), [("A", 1_000)]
+        )
+        view.online[row] = view.open[row] = view.fit[row] = True
+        view.document_bytes_free[row] = 9_000
+    asked = Demand(Resources(3, 4, gpu_milli=300, slots=2), 10, {"odd": np.arange(7) % 2 == 1}, extras={})
+    asked.wish, asked.wish_weight = np.arange(7) / 7, 0.5
+    at_once = picker_of(view, asked, Bases(view), policy).total
+    monkeypatch.setattr(pick, "_BLOCK", 3)
+    assert picker_of(view, asked, Bases(view), policy).total.tolist() == at_once.tolist()
+    assert (at_once > pick.OUT).sum() == 3
