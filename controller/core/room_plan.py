@@ -90,12 +90,11 @@ class RoomPlans:
 
     def _none(self, task: Task, search: RoomSearch, moves_max: int, now_ms: int) -> RefusalView:
         moves = f"{moves_max} move{'s' * (moves_max != 1)}"
-        why, fresh = self.explaining.explain(task, now_ms).summary, search.fresh
+        reasons, fresh = self.explaining.waits((task.row.id,), now_ms).reasons, search.fresh
         cooling = f"; {fresh:,} of the tasks there came too lately to be moved again" if fresh else ""
         more = f"`fm task explain {task.row.id}` shows what else would help"
-        return RefusalView(
-            "conflict", f"no plan of at most {moves} makes room for {task.row.id}: {why}{cooling}; {more}"
-        )
+        why = f"no plan of at most {moves} makes room for {task.row.id}: {reasons[task.row.id]}"
+        return RefusalView("conflict", f"{why}{cooling}; {more}")
 
     # ------------------------------------------------------------- unasked
 
@@ -104,8 +103,8 @@ class RoomPlans:
         jobs: dict[str, Job] = {}
         waits = [(_since_ms(job, now_ms), job) for job in self.ledger.waiting.values()]
         for since_ms, job in sorted(waits, key=lambda each: each[0]):
-            some = any(id in self.ledger.tasks for id in job.ready)
-            if some and now_ms - since_ms >= WANT_MS and len(jobs) < KINDS_LOOKED_AT:
+            long = now_ms - since_ms >= WANT_MS and len(jobs) < KINDS_LOOKED_AT
+            if long and any(id in self.ledger.tasks for id in job.ready):
                 jobs.setdefault(job.signature, job)
         known = self.ledger.tasks
         return [known[next(id for id in job.ready if id in known)] for job in jobs.values()]
