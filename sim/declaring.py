@@ -179,8 +179,8 @@ def _draw_job(rng: Random, number: int, features: Features, plain_jobs: int) -> 
         words["policy"] = rng.choice(POLICIES)
     if takes("owners"):
         words["owner"] = rng.choice(OWNERS)
-    if takes("returns") and words["guarantee"] == "at_least_one":
-        words["on_return"] = rng.choice(RETURNS)
+    if takes("returns", 0.6):
+        words |= {"on_return": rng.choice(RETURNS), "guarantee": "at_least_one"}
     return tuple(sorted(words.items()))
 
 
