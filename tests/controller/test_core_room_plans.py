@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -481,3 +482,40 @@ def test_accelerators_are_emptied_by_itself_only_for_what_is_gained(yard, worth_
     assert (
         y.ask(task="big.0", dry_run=True).__class__ is RefusalView if worth_it else y.ask(task="big.0").moves
     )
+
+
+# ------------------------------------------------------------------------- many fleets
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whoever_is_promised_room_gets_it_there_and_nothing_is_ever_overbooked(yard, seed):
+    """`Yard.check` counts what is reserved at each beat."""
+    rng = random.Random(seed)
+    labels = {i: {"rack": f"r{i % 3}"} for i in range(4)}
+    policy = rng.choice(["spread", "binpack", "fragmentation"])
+    room = Resources(4_000, 4_096, 10_000, 2_000, slots=8)
+    y = yard(Rules(policy), devices=4, labels=labels, rooms=dict.fromkeys(range(4), room))
+    for number in range(12):
+        needs = Resources(rng.randint(1, 12) * 100, rng.randint(1, 12) * 100)
+        apart = (Constraint("label.rack", "distinct", ""),) if rng.random() < 0.2 else ()
+        y.desk.submit(
+            job=f"j{number}", count=rng.randint(1, 2), priority=rng.choice([0, 5]), constraints=apart,
+            needs=needs._replace(gpu_milli=rng.choice([0, 0, 300, 600])),
+        )  # fmt: skip
+    y.live(COOL_MS + 2_000)
+    gpu = rng.choice([0, 0, 700, 1_000])
+    needs = Resources(rng.randint(8, 25) * 100, rng.randint(8, 25) * 100, gpu_milli=gpu)
+    y.desk.submit(job="big", needs=needs, priority=5)
+    y.live(1_000)
+    if y.core.ledger.tasks["big.0"].row.state != "pending":
+        return
+    named = [r for r in explained(y).remedies if r.kind == "moves"]
+    plan = y.ask(task="big.0", approve=True)
+    if isinstance(plan, RefusalView):
+        assert plan.detail.startswith("no plan of at most 10 moves") and not named
+        return
+    assert plan.state == "running" and all(r.device == plan.device for r in named)
+    y.live(5_000)
+    done = y.plan(plan.id)
+    assert done.state == "done" and {m.landed == m.target for m in done.moves} == {True}
+    assert where(y, "big.0") == plan.device and not y.core.nominations.by_task
