@@ -5,30 +5,40 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import event, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from controller.core.events import JobSubmitted, TaskExplained
+from controller.core.records import Constraint, JobRules, TaskSpec
 from controller.scheduler.fragmenting import picker_of
 from controller.scheduler.gangs import Gang, gang_remedies
 from controller.scheduler.groups import Distinct, Grouping, Shares, codes
 from controller.scheduler.pick import NO_DEVICE, Bases
 from controller.scheduler.remedies import ANY_DEVICE, REMEDIES_MAX
+from protocol.resources import Resources
+from protocol.tasks import Guarantee, JobKind
 from tests.controller.scheduler_fleets import demand_of, devices, policies, view_of
 from tests.controller.test_remedies import applied, device, nearly
 
 LIMITS = ("device", "zone", "rack", "spread")
 room = st.builds(
-    lambda cpu, memory, slots, text, gpus: device(
-        offered=(cpu, memory, 2, 0, 1, 0, slots), bytes=text, accelerators=gpus, cameras=2
+    lambda cpu, memory, reserved, slots, text, gpus, able, fault: device(
+        offered=(cpu, memory, 2, 0, 1, 0, slots), reserved=reserved, bytes=text, accelerators=gpus,
+        cameras=2, able=able, **fault,
     ),
-    st.integers(2, 9), st.integers(2, 9), st.integers(1, 6), st.sampled_from([1_500, 60_000]),
+    st.integers(2, 9), st.integers(2, 9),
+    st.sampled_from([(0,) * 7, (0,) * 7, (1, 2, 0, 0, 0, 0, 1), (2, 1, 0, 0, 0, 0, 0)]),
+    st.integers(1, 6), st.sampled_from([1_500, 60_000, 60_000]),
     st.sampled_from([[], [("A", 1_000)], [("B", 1_000), ("A", 600)]]),
+    st.sampled_from([True, True, False]),
+    st.sampled_from([{}, {}, {"online": False}, {"open": False}, {"fit": False}]),
 )  # fmt: skip
 gangs = st.fixed_dictionaries(
     {
         "amounts": st.tuples(
-            st.integers(0, 4), st.integers(0, 4), st.integers(0, 1),
-            st.sampled_from([0, 0, 300, 1_000, 2_000]), st.integers(0, 1), st.just(0), st.integers(1, 2),
+            st.integers(1, 4), st.integers(1, 4), st.sampled_from([0, 0, 1]),
+            st.sampled_from([0, 0, 0, 0, 300, 1_000, 2_000]), st.sampled_from([0, 0, 0, 1]), st.just(0),
+            st.integers(1, 2),
         ),
         "bytes": st.sampled_from([0, 200, 2_000]),
         "cameras": st.integers(0, 2),
@@ -37,7 +47,7 @@ gangs = st.fixed_dictionaries(
         "wish": st.just(False),
     }
 )  # fmt: skip
-fleets = st.lists(room | nearly() | devices, min_size=1, max_size=7)
+fleets = st.lists(room | room | room | nearly() | devices, min_size=1, max_size=7)
 
 
 def grouping_of(count, limits):
@@ -189,3 +199,76 @@ def test_where_two_labels_limit_it_only_what_was_tried_is_told():
 def test_trying_has_an_end(monkeypatch):
     monkeypatch.setattr("controller.scheduler.gangs.LOOKS_MAX", 0)
     assert [kind for kind, *_ in told([device() for _ in range(4)], 5, ("zone", "rack"))] == ["tasks"]
+
+
+# ------------------------------------------------------------- from what people are told
+
+TAINTS = ("", "", "gpu:no_place", "old=x:no_place")
+machines = st.lists(
+    st.tuples(
+        st.sampled_from([Resources(1_000, 900), Resources(2_000, 500), Resources(4_000, 4_000)]),
+        st.sampled_from("ab"), st.booleans(), st.sampled_from(TAINTS),
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+teams = st.fixed_dictionaries(
+    {
+        "count": st.integers(2, 6),
+        "needs": st.sampled_from([Resources(500, 300), Resources(1_500, 400), Resources(3_000, 100)]),
+        "constraints": st.sampled_from(
+            [(), (Constraint("site", "=", "a"),), (Constraint("site", "distinct", "2"),)]
+        ),
+    }
+)
+
+
+def placed_whole(desk_kit, fleet, team, opened=(), tolerations=()):
+    """How many of the team stand, and the answer to why."""
+    desk = desk_kit.Desk()
+    for i, (room, site, cordoned, taint) in enumerate(fleet):
+        desk.join(f"d{i}", room=room, labels={"site": site})
+        desk.core.ledger.fleet.taint(i, (taint,) if taint else ())
+        if cordoned and f"d{i}" not in opened:
+            desk.decide(f"d{i}", "cordon")
+    spec = TaskSpec("process", ("true",), {}, team["needs"], team["constraints"], tolerations=tolerations)
+    desk.feed(
+        JobSubmitted(
+            1, "j1", "j1", JobKind.BATCH, team["count"], 0, Guarantee.AT_MOST_ONE, 3, 0, 30_000, spec,
+            "tester", rules=JobRules(gang=True),
+        )
+    )  # fmt: skip
+    desk.after(200)
+    stand = sum(task.row.device != "" for task in desk.core.ledger.tasks.values())
+    return stand, desk_kit.reply(desk.feed(TaskExplained(9, "j1.0")))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(machines, teams)
+def test_whoever_does_what_was_told_has_the_whole_gang_placed(desk_kit, fleet, team):
+    stand, told = placed_whole(desk_kit, fleet, team)
+    if stand:
+        assert stand == team["count"]
+        return
+    assert told.reason == "gang"
+    for remedy in told.remedies:
+        event(remedy.kind)
+        now, other, opened, tolerations = list(fleet), dict(team), (), ()
+        if remedy.kind == "tasks":
+            other["count"] = remedy.amount
+            assert f"only {remedy.amount} of its gang of {team['count']} fit" in told.summary
+        elif remedy.kind == "demand":
+            other["needs"] = team["needs"]._replace(**{remedy.name: remedy.amount})
+        elif remedy.kind in ("constraint", "distinct"):
+            other["constraints"] = ()
+        elif remedy.kind == "open":
+            opened = (remedy.device,)
+        elif remedy.kind == "toleration":
+            words = remedy.words.removeprefix("tolerate ").partition(", as ")[0]
+            tolerations = tuple(words.split(" and "))
+        else:
+            assert remedy.kind in ("room", "capacity")
+            at = int(remedy.device[1:])
+            room, *rest = now[at]
+            now[at] = (room._replace(**{remedy.name: room._asdict()[remedy.name] + remedy.amount}), *rest)
+        found, _ = placed_whole(desk_kit, now, other, opened, tolerations)
+        assert found == other["count"], remedy
