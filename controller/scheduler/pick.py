@@ -192,7 +192,7 @@ class Picker(Remembered):
             lacking = worst < 0.0
             out = lacking if out is None else np.logical_or(out, lacking, out=out)
         else:
-            left = [view.share_free[_MEMORY][rows]]
+            left = [_memory_left(view, rows)]
             worst = left[0]
         total = self._add(base, left, worst)
         if demand.wish is not None:
@@ -267,7 +267,7 @@ class Picker(Remembered):
         left = [
             view.share_free[i][rows] - view.scale[i][rows] * view.amount(self.demand, i, rows)
             for i in self.asked
-        ] or [view.share_free[_MEMORY][rows]]
+        ] or [_memory_left(view, rows)]
         found = {
             name: fit(left, _least(left), np.empty(1))
             for name, (fit, weight) in self.policy.fits.items()
@@ -343,7 +343,7 @@ class Picker(Remembered):
         if left:
             worst = _least(left)
         else:
-            left = [np.broadcast_to(view.share_free[_MEMORY][rows][:, None], copies.shape)]
+            left = [np.broadcast_to(_memory_left(view, rows)[:, None], copies.shape)]
             worst = left[0]
         total = self._add(base, left, worst)
         if demand.wish is not None:
@@ -353,6 +353,11 @@ class Picker(Remembered):
             most = np.where(self.eligible[rows], most, 0)
         np.copyto(total, OUT, where=copies >= most[:, None])
         return total
+
+
+def _memory_left(view: View, rows: Rows) -> Floats:
+    """Stands for room where nothing is asked for; a device that shrank below what is reserved has none."""
+    return np.maximum(view.share_free[_MEMORY][rows], 0.0)
 
 
 def _least(columns: list[Floats]) -> Floats:
