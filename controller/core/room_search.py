@@ -87,14 +87,11 @@ class RoomSearch:
         return found
 
     def _held(self, row: int) -> list[Movable]:
-        """What may be moved off a device; of the asking job nothing whose place another of its tasks
-        depends on."""
+        """What may be moved off a device."""
         found = list[Movable]()
         for attempt in self.ledger.by_device[row].values():
             task, job = self.ledger.tasks.get(attempt.row.task), attempt.job
             grouping = self._cargo.grouping(job)
-            if grouping is not None and job is self.task.job:
-                continue
             if task is None or not may_leave(attempt):
                 continue
             if not self.carrying.rested(attempt, task, self.now_ms):

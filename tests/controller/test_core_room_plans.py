@@ -484,6 +484,30 @@ def test_accelerators_are_emptied_by_itself_only_for_what_is_gained(yard, worth_
     )
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_is_gained_counts_only_where_the_task_may_be_placed(yard, apart):
+    """An accelerator could be emptied, but in a rack where a sister of the task is."""
+    room = Resources(4_000, 4_096, 10_000, 1_000)
+    racks = {i: {"rack": "a"} for i in range(3)}
+    y = yard(
+        Rules("fragmentation", rebalance="propose"),
+        devices=3,
+        labels=racks,
+        rooms=dict.fromkeys(range(3), room),
+    )
+    for name in ("d0", "d1"):
+        y.desk.submit(job=f"on-{name}", needs=Resources(10, 10, gpu_milli=400), constraints=ON[name])
+        y.live(1_000)
+    for task in list(y.core.ledger.tasks.values()):
+        task.job.row.spec.constraints = ()
+        task.job.demand_era = (-1, -1)
+    distinct = (Constraint("label.rack", "distinct", ""),) if apart else ()
+    y.live(COOL_MS)
+    y.desk.submit(job="big", count=2, needs=Resources(10, 10, gpu_milli=1_000), constraints=distinct)
+    y.live(130_000)
+    assert [p.kind for p in y.plans().items] == ([] if apart else ["room"])
+
+
 # ------------------------------------------------------------------------- many fleets
 
 

@@ -6,7 +6,8 @@ import random
 from itertools import combinations, permutations, product
 
 import numpy as np
-from hypothesis import assume, event, given, settings
+import pytest
+from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 
 from controller.scheduler.defragment import Movable, make_room
@@ -150,6 +151,7 @@ def some_scene(seed, policy):
 
 @settings(max_examples=300)
 @given(st.integers(0, 1 << 32), st.integers(1, 4), st.sampled_from(POLICIES))
+@example(9_475, 2, "spread")  # two that ask for licences, and one device that has some
 def test_the_moves_and_the_demand_fit_in_every_order(seed, moves_max, policy):
     scene, demand = some_scene(seed, policy)
     logged = len(scene.view.log)
@@ -165,8 +167,32 @@ def test_the_moves_and_the_demand_fit_in_every_order(seed, moves_max, policy):
 
 @settings(max_examples=300)
 @given(st.integers(0, 1 << 32), st.sampled_from(POLICIES))
+@example(3_565, "spread")  # who found no target goes after all, and another one stays
+@example(84, "spread")  # two on accelerators of one device
 def test_no_plan_of_fewer_moves_is_missed(seed, policy):
     scene, demand = some_scene(seed, policy)
     plan, fewest = scene.plan(demand, 2), scene.fewest(demand, 2)
     event(f"{fewest or 0} moves")
     assert (len(plan.moves) if plan else None) == fewest
+
+
+@pytest.mark.parametrize(("groups", "moves"), [(("", ""), 2), (("a", "b"), 2), (("a", "a"), 0)])
+def test_of_one_group_at_most_one_is_moved(groups, moves):
+    """Where its tasks may stand depends on where the others do, so two of them would not hold in any order."""
+    view = View(1)
+    for _ in range(3):
+        row = view.add()
+        view.online[row] = view.open[row] = view.fit[row] = True
+        view.document_bytes_free[row], view.core_speed_milli[row] = 60_000, 1_000
+        view.offer(row, Resources(8, 8, slots=8), Resources())
+    small, bases = Demand(Resources(3, 3), 10), Bases(view)
+    held = []
+    for number, group in enumerate(groups):
+        view.take(0, view.share(0, small), 10)
+        held.append(Movable(number, view.share(0, small), small, "small", 0.0, group))
+    only = np.array([True, False, False])
+    scores = picker_of(view, small, bases, "spread").total
+    plan = make_room(
+        view, Demand(Resources(7, 7), 10), only, lambda row: held if row == 0 else [], lambda _: scores, 4
+    )
+    assert (len(plan.moves) if plan else 0) == moves
