@@ -33,13 +33,17 @@ class MovesWithMeasure(Checker):
     def hears(self) -> dict[type[Observation], Heard]:
         self._since: dict[AttemptId, int] = {}
         """When each attempt that is not free was committed."""
-        self._led: dict[int, int] = {}
-        """Epoch -> its first commit."""
+        self._epoch = self._last_ms = 0
+        """Of the newest commit."""
+        self._led_ms = 0
+        """Of the last one under another epoch: who leads now began later, however long he says nothing."""
         self._leaving: dict[AttemptId, AttemptRow] = {}
         return {}
 
     def on_commit(self, commit: Commit) -> None:
-        led_ms = self._led.setdefault(commit.epoch, commit.at_ms)
+        if commit.epoch != self._epoch:
+            self._epoch, self._led_ms = commit.epoch, self._last_ms
+        self._last_ms = commit.at_ms
         moved = 0
         for old, row in commit.attempts:
             key, old_state = AttemptId(row.task, row.attempt), old.state if old is not None else None
@@ -53,7 +57,7 @@ class MovesWithMeasure(Checker):
             else:
                 self._since.setdefault(key, commit.at_ms)
             if row.reason == REBALANCED and old_state in (AttemptState.ASSIGNED, AttemptState.RUNNING):
-                self._judge(row, commit.at_ms, max(led_ms, self._since.get(key, 0)))
+                self._judge(row, commit.at_ms, max(self._led_ms, self._since.get(key, 0)))
         if moved:
             self._count(commit)
 

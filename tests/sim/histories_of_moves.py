@@ -58,6 +58,16 @@ def moved_too_early(b):
 def moved_as_soon_as_another_leads(b):
     placed(b)
     b.after(RESTED_MS)
+    b.commit(b.rows[DeviceRow, "d0"])
+    b.after(5_000)
+    moved(b, "j1.0", epoch=8)
+
+
+@passes("P9")
+def moved_when_another_has_led_for_long(b):
+    """His first commit tells nothing of when he began."""
+    placed(b)
+    b.after(RESTED_MS)
     b.commit(b.rows[DeviceRow, "d0"], epoch=8)
     moved(b, "j1.0", epoch=8)
 

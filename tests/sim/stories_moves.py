@@ -61,6 +61,8 @@ def crowd_and_a_take_over() -> set[str]:
     """Who comes to lead knows of nobody when he was placed, so all rest anew."""
     stage, job = crowded(30)
     stage.world.advance(2 * LEASE_MS)
+    stage.world.decide("d0", "cordon")
+    stage.world.decide("d0", "uncordon")
     stage.restart_controller()
     stage.within(180_000, lambda: level(stage, job, 30), "C4")
     return stage.broken()
