@@ -86,8 +86,8 @@ class Explaining:
             key = (task.job.signature, own)
             if key not in known:
                 picker = self.placement.picker(task.job)
-                gang = self._gang(task.job, picker)[1] if _together(task.job) else None
-                known[key] = gang.words if gang else self._pending(task, picker).summary
+                words = self._briefly(task.job, picker) if _together(task.job) else ""
+                known[key] = words or self._pending(task, picker).summary
             reasons[task_id] = known[key]
         return WaitsView(reasons)
 
@@ -183,8 +183,16 @@ class Explaining:
         if fit == job.left:
             return fit, None
         why = why_none(view, picker.demand, grouping, present=self._present())
-        only = f"only {fit}" if fit else "none"
-        return fit, Why(GANG, f"{only} of its gang of {job.left} fit at once; the next {why.words}")
+        return fit, Why(GANG, f"{_only(fit)} of its gang of {job.left} fit at once; the next {why.words}")
+
+    def _briefly(self, job: Job, picker: Picker) -> str:
+        """As `_gang`, for a page of many: counted where counting tells, as picks take their time."""
+        gang = self._counted(job, picker)
+        if len(job.ready) < job.left or not gang.nests:
+            why = self._gang(job, picker)[1]
+            return why.words if why else ""
+        fit = gang.fit()
+        return "" if fit >= job.left else f"{_only(fit)} of its gang of {job.left} fit at once"
 
     def _stand(self, view: View, demand: Demand, grouping: Grouping | None, policy: str, count: int) -> int:
         """Places up to `count` tasks on this view; how many there was room for."""
@@ -252,6 +260,10 @@ class Explaining:
                 code = FITS
             self._reasons[key] = code
         return self._reasons[key]
+
+
+def _only(fit: int) -> str:
+    return f"only {fit}" if fit else "none"
 
 
 def _together(job: Job) -> bool:

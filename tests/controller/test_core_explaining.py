@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.events import TaskExplained
+from controller.core.events import TaskExplained, WaitsQueried
 from controller.core.explaining import DEPENDENCY, HELD_BACK, PAUSE, UNEXAMINED
 from controller.core.records import Affinity, Constraint, Dependency, JobRules, Spread, TaskSpec
 from controller.scheduler.explain import CODES
@@ -113,6 +113,21 @@ def test_a_gang_tells_how_much_of_it_fits(desk, desk_kit):
         "1,000 mCPU more on d1, which is too small",
         "a smaller demand: cpu_milli 666 instead of 1000",
     ]
+
+
+def test_a_page_of_waiting_gangs_is_counted(desk, desk_kit):
+    desk.join("d1", room=SMALL)
+    desk.join("d2", room=Resources(1_000, 4_096, 10_000, 0))
+    apart = (Constraint("", "distinct_device", ""),)
+    desk.placed(job="j1", count=4, rules=JobRules(gang=True))
+    desk.placed(job="j2", count=3, rules=JobRules(gang=True), constraints=apart)
+    desk.placed(job="j3", count=2, needs=Resources(3_000, 64), rules=JobRules(gang=True))
+    tasks = ("j1.0", "j1.3", "j2.1", "j3.0")
+    found = desk_kit.reply(desk.feed(WaitsQueried(9, tasks))).reasons
+    assert list(found.values()) == [
+        "only 3 of its gang of 4 fit at once", "only 3 of its gang of 4 fit at once",
+        "only 2 of its gang of 3 fit at once", "none of its gang of 2 fit at once",
+    ]  # fmt: skip
 
 
 def test_taints_that_keep_a_gang_away_are_told_together(desk, desk_kit):
