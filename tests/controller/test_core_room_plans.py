@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from controller.core.events import JobCancelled, TaskExplained
-from controller.core.records import Constraint, JobRules
+from controller.core.records import Constraint, JobRules, Spread
 from controller.core.rules import Rules
 from controller.core.views import RefusalView
 from controller.core.windows import Window
@@ -255,6 +255,27 @@ def test_tasks_that_must_stand_apart_do_so_after_a_plan(yard):
     assert where(y, "big.0") == "d0" and {where(y, "apart.0"), where(y, "apart.1")} == {"d2", "d3"}
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_of_a_job_that_is_spread_one_task_moves_at_a_time(yard, spread):
+    """What two of them may do depends on which goes first."""
+    y = yard(devices=3, labels={i: {"zone": "a"} for i in range(3)})
+    for name in ("d1", "d2"):
+        y.desk.decide(name, "cordon")
+    y.desk.submit(job="two", count=2, needs=Resources(1_500, 64))
+    if spread:
+        y.core.ledger.jobs["two"].row.spec.spreads = (Spread("label.zone"),)
+    y.live(2_000)
+    for name in ("d1", "d2"):
+        y.desk.decide(name, "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(4_000, 64), constraints=ON["d0"])
+    y.live(1_000)
+    if spread:
+        assert "no plan of at most 10 moves" in refused(y, "big.0")
+    else:
+        assert len(y.ask(task="big.0").moves) == 2
+
+
 # ------------------------------------------------------------------------- the world moves on
 
 
@@ -488,19 +509,15 @@ def test_accelerators_are_emptied_by_itself_only_for_what_is_gained(yard, worth_
 def test_what_is_gained_counts_only_where_the_task_may_be_placed(yard, apart):
     """An accelerator could be emptied, but in a rack where a sister of the task is."""
     room = Resources(4_000, 4_096, 10_000, 1_000)
-    racks = {i: {"rack": "a"} for i in range(3)}
-    y = yard(
-        Rules("fragmentation", rebalance="propose"),
-        devices=3,
-        labels=racks,
-        rooms=dict.fromkeys(range(3), room),
-    )
-    for name in ("d0", "d1"):
-        y.desk.submit(job=f"on-{name}", needs=Resources(10, 10, gpu_milli=400), constraints=ON[name])
+    racks, rooms = {i: {"rack": "a"} for i in range(3)}, dict.fromkeys(range(3), room)
+    y = yard(Rules("fragmentation", rebalance="propose"), labels=racks, rooms=rooms)
+    y.desk.decide("d2", "cordon")
+    for name, other in (("d0", "d1"), ("d1", "d0")):
+        y.desk.decide(other, "cordon")
+        y.desk.submit(job=f"on-{name}", needs=Resources(10, 10, gpu_milli=400))
         y.live(1_000)
-    for task in list(y.core.ledger.tasks.values()):
-        task.job.row.spec.constraints = ()
-        task.job.demand_era = (-1, -1)
+        y.desk.decide(other, "uncordon")
+    y.desk.decide("d2", "uncordon")
     distinct = (Constraint("label.rack", "distinct", ""),) if apart else ()
     y.live(COOL_MS)
     y.desk.submit(job="big", count=2, needs=Resources(10, 10, gpu_milli=1_000), constraints=distinct)

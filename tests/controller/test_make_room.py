@@ -178,7 +178,7 @@ def test_no_plan_of_fewer_moves_is_missed(seed, policy):
 
 @pytest.mark.parametrize(("groups", "moves"), [(("", ""), 2), (("a", "b"), 2), (("a", "a"), 0)])
 def test_of_one_group_at_most_one_is_moved(groups, moves):
-    """Where its tasks may stand depends on where the others do, so two of them would not hold in any order."""
+    """Where its tasks may stand depends on where the others do: two of them would not hold in any order."""
     view = View(1)
     for _ in range(3):
         row = view.add()
