@@ -79,7 +79,8 @@ class Standing:
 
     def _anew(self) -> None:
         self._era, self._logged = self.view.era, len(self.view.log)
-        self._logged_at = np.full(self.view.count, -1)
+        # Who looked last before this missed whatever was logged in between: to him all of them changed.
+        self._logged_at = np.full(self.view.count, self._logged - 1)
         self._all()
 
     def _all(self) -> None:

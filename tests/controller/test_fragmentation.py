@@ -396,3 +396,19 @@ def test_a_new_model_makes_a_new_table():
     view.offer(row, Resources(9, 9, gpu_milli=1_000, slots=9), Resources(), [("B", 1_000)])
     assert measure.current() == generation + 1
     assert measure.current() == generation + 1
+
+
+def test_what_is_freed_after_a_look_that_found_nobody_able_is_seen():
+    """Such a look asks nothing of what each device is worth, so that was last known in another era."""
+    view = view_of([(4, 4, [("A", 1_000)])] * 2 * fragmenting._CLOSELY)
+    bases, asked = bases_of(view, [((2, 2, 500, ()), 1)]), demand_of((4, 4, 500, ()))
+    shares = [view.share(row, asked) for row in range(view.count)]
+    picker = picker_of(view, asked, bases, FRAGMENTATION)
+    for row, share in enumerate(shares):
+        view.take(row, share, 0)
+    view.touch_all()
+    assert not picker.able().any()
+    for row, share in enumerate(shares):
+        view.give(row, share, 0)
+    assert picker.able().all()
+    assert picker.total.tolist() == picker_of(view, asked, bases, FRAGMENTATION).total.tolist()
