@@ -311,10 +311,8 @@ class Controller:
         if event.reason == GarbageReason.EMPTY and row is not None and self.ledger.fleet.removed[row]:
             return  # our own deletion of its retained messages
         self.ledger.count_garbage(event.reason)
-        nonsense = event.channel == Inventory.channel and event.reason in NONSENSE
-        if nonsense and row is not None and not self.ledger.fleet.removed[row]:
-            self.ledger.fleet.records[row].doubt = f"describes itself by what can't be: {event.detail}"
-            self.operators.quarantine(row, now_ms)
+        if row is not None and event.channel == Inventory.channel and event.reason in NONSENSE:
+            self.operators.on_nonsense(row, event.detail, now_ms)
 
     def _on_status(self, row: int, message: Status, now_ms: int) -> None:
         if not self.sessions.accept(row, message.session, now_ms):
@@ -342,6 +340,7 @@ class Controller:
             fleet.records[row].doubt = doubt
             self.operators.quarantine(row, now_ms)
             return
+        self.operators.calm_nonsense(row)
         lifted = self.nominations.lifted_on(row)
         fleet.describe(row, message, self.ledger.shares(row))
         self.nominations.restore(lifted)

@@ -161,6 +161,7 @@ class Operators:
             if attempt.id in self.ledger.attempts and not attempt.job.at_most_one:
                 self.holds.force(attempt, "device removed", now_ms)
         self.ledger.calm(f"quarantine:{record.device}")
+        self.calm_nonsense(row)
         self.ledger.emit(ClearRetained(record.device))
 
     def quarantine(self, row: int, now_ms: int) -> None:
@@ -176,6 +177,26 @@ class Operators:
             f"{_why(record)}, then `fm device uncordon {record.device}`",
         )
         self.sessions.publish_settings(row, now_ms)
+
+    def on_nonsense(self, row: int, detail: str, now_ms: int) -> None:
+        """An inventory of impossible values came, by itself or forged.
+
+        Whoever has described itself before goes on as what it was: a message that can't be read has
+        no session either, and where the broker checks nobody's name it would take any device away.
+        """
+        if self.fleet.removed[row]:
+            return
+        record, what = self.fleet.records[row], f"describes itself by what can't be: {detail}"
+        if self.fleet.known[row]:
+            said = f"device '{record.device}' {what}; what it said before counts on"
+            self.ledger.alarm(f"inventory:{record.device}", said)
+        else:
+            record.doubt = what
+            self.quarantine(row, now_ms)
+
+    def calm_nonsense(self, row: int) -> None:
+        """It has described itself in words that can be."""
+        self.ledger.calm(f"inventory:{self.fleet.names[row]}")
 
     def _shut(self, row: int, before: str, word: str, actor: str, now_ms: int) -> None:
         self._decided(row)

@@ -32,25 +32,39 @@ def test_who_offers_all_there_is_needs_no_profiles(desk):
     assert alarms(desk) == []
 
 
-def test_a_device_that_describes_itself_by_nonsense_is_set_apart_with_the_reason(desk, desk_kit):
-    number = desk.join("d1")
+def nonsense(desk, reason=GarbageReason.OUT_OF_RANGE, channel="inventory", detail="capacity: not in 0..9"):
+    desk.feed(GarbageArrived("d1", channel, reason, detail))
+
+
+def test_a_device_whose_first_word_of_itself_is_nonsense_is_set_apart_with_the_reason(desk, desk_kit):
+    number = desk_kit.session(1)
+    desk.status("d1", number)
     row = desk.core.ledger.fleet.index["d1"]
     for reason in (GarbageReason.MALFORMED, GarbageReason.EMPTY):
-        desk.feed(GarbageArrived("d1", "inventory", reason, ""))
-    desk.feed(GarbageArrived("d1", "runs", GarbageReason.OUT_OF_RANGE, "state: not in 1..5"))
+        nonsense(desk, reason)
+    nonsense(desk, channel="runs")
     assert not desk.core.ledger.fleet.quarantined[row], "what says nothing of the machine is only counted"
-    desk.feed(GarbageArrived("d1", "inventory", GarbageReason.OUT_OF_RANGE, "capacity: not in 0..9"))
+    nonsense(desk)
     [told] = alarms(desk)
     assert "d1' describes itself by what can't be: capacity: not in 0..9" in told
     assert desk.core.pictures.device(row, desk.now).doubt.endswith("capacity: not in 0..9")
-    desk.placed()
-    assert desk.task("j1.0").device == ""
     desk.decide("d1", "uncordon")
-    desk.inventory("d1", number, 2)
-    desk.runs("d1", number, 2)
-    desk.heartbeat("d1", number, 2)
-    desk.after(200)
+    desk.join("d1", number)
+    desk.placed()
     assert alarms(desk) == [] and desk.task("j1.0").device == "d1"
+
+
+def test_nonsense_in_the_name_of_a_device_that_is_known_is_told_and_costs_it_nothing(desk):
+    number = desk.join("d1")
+    row = desk.core.ledger.fleet.index["d1"]
+    nonsense(desk)
+    nonsense(desk, detail="another")
+    [told] = alarms(desk)
+    assert "capacity: not in 0..9; what it said before counts on" in told
+    desk.placed()
+    assert not desk.core.ledger.fleet.quarantined[row] and desk.task("j1.0").device == "d1"
+    desk.inventory("d1", number, 2)
+    assert alarms(desk) == []
 
 
 def test_nonsense_of_who_is_not_there_is_only_counted(desk):
