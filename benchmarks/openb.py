@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ SLOTS = 10_000
 """On each device: the trace knows no limit of tasks."""
 ENTRY_BYTES = 256
 MOVES_PER_PLAN = 4
+GAPS_TOLD = 8
 
 
 @dataclass(slots=True)
@@ -49,6 +51,8 @@ class Outcome:
     arrived: int
     moves: int
     cpu_s: float
+    gaps: dict[int, int]
+    """What is left on accelerators, milli: on how many; the `GAPS_TOLD` that add up to most."""
 
     @property
     def placements_per_s(self) -> float:
@@ -69,6 +73,12 @@ class Fleet:
             offered = Resources(node.cpu_milli, node.memory_mib, gpu_milli=gpu_milli, slots=SLOTS)
             self.view.offer(row, offered, Resources(), [(node.model, WHOLE_MILLI)] * node.accelerators)
         self.view.touch_all()
+
+    def gaps(self) -> dict[int, int]:
+        """What is left on accelerators: milli, and on how many; those first that add up to most."""
+        there = self.view.accel_free[self.view.accel_model >= 0]
+        found = Counter(there[there > 0].tolist())
+        return dict(sorted(found.items(), key=lambda gap: -gap[0] * gap[1])[:GAPS_TOLD])
 
     def check(self) -> None:
         """No capacity was exceeded; a benchmark of a scheduler that does is worth nothing."""
@@ -189,7 +199,9 @@ def run(policy: Fragmented | Simple, nodes: Sequence[Node], arrivals: Sequence[T
             milli += task.total_milli
     seconds = time.process_time() - begin
     policy.fleet.check()
-    return Outcome(seed, 100 * milli / total, policy.placed, len(arrivals), policy.moves, seconds)
+    return Outcome(
+        seed, 100 * milli / total, policy.placed, len(arrivals), policy.moves, seconds, policy.fleet.gaps()
+    )
 
 
 def compare(
