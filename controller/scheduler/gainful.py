@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controller.scheduler.defragment import DEVICES_TRIED, RoomPlan, Shift, nearest
+from controller.scheduler.defragment import DEVICES_TRIED, RoomPlan, Shift, nearest, suffices
 from controller.scheduler.fragmenting import FragmentationPicker
 from controller.scheduler.pick import NO_DEVICE, OUT
 from controller.scheduler.view import GPU, Demand, Flags, Share, View
@@ -80,7 +80,7 @@ def _on(
             tried += 1
             if tried > SETS_TRIED:
                 return best
-            if _fits_without(view, demand, row, gone):
+            if suffices(view, demand, row, [(h.share, h.picker.demand.entry_bytes) for h in gone]):
                 plan = _moved(view, picker, row, gone)
                 if plan is not None and (best is None or plan.gain > best.gain):
                     best = plan
@@ -96,28 +96,6 @@ def _helps(view: View, demand: Demand, row: int, share: Share) -> bool:
             return True
     _, milli = demand.accelerators
     return any(int(view.accel_free[row, place]) < milli for place, _ in share.accelerators)
-
-
-def _fits_without(view: View, demand: Demand, row: int, gone: Sequence[Holding]) -> bool:
-    for i, amount in enumerate(demand.resources):
-        if amount and i != GPU:
-            free = int(view.free[i][row]) + sum([h.share.resources[i] for h in gone])
-            if free < int(np.max(view.amount(demand, i, np.array([row])))):
-                return False
-    count, milli = demand.accelerators
-    if not count:
-        return True
-    free_of = view.accel_free[row].tolist()
-    for h in gone:
-        for place, taken in h.share.accelerators:
-            free_of[place] += taken
-    models, allowed = view.accel_model[row].tolist(), view.allowed_models(demand)
-    able = [
-        free
-        for free, model in zip(free_of, models, strict=True)
-        if free >= milli and (not demand.models or model in allowed)
-    ]
-    return len(able) >= count
 
 
 def _moved(view: View, picker: FragmentationPicker, row: int, gone: Sequence[Holding]) -> RoomPlan | None:
