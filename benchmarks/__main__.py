@@ -19,6 +19,9 @@ BENCHMARKS = {
     "footprint": "an agent at rest",
     "link": "cost of one MQTT message",
     "store": "cost of one saved row",
+    "placement": "choosing a device, beside a bare scan",
+    "rebalance": "moves to level a fleet, and what planning them costs",
+    "storm": "a third of a fleet lost at once: freeze, release, everything assigned again",
     "idle": "a day of 5,000 devices in virtual time",
     "sim": "seeds of the safety simulation in virtual time",
 }

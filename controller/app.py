@@ -25,7 +25,7 @@ from controller.api.asking import Asker
 from controller.api.gate import token_hash
 from controller.api.port import Question
 from controller.brokering import BrokerOwner, agent_toml
-from controller.config import ControllerSettings
+from controller.config import ControllerSettings, rules_of
 from controller.core.controller import Controller
 from controller.core.effects import ClearRetained, Confirm, PublishFleet, PublishLeases, Reply, TakeEpoch
 from controller.core.events import WallClockRead
@@ -36,6 +36,7 @@ from controller.store.base import Fenced, StoreError
 from controller.store.saver import SWITCH_INTERVAL_S, StoreSaver
 from controller.store.sqlite import SqliteStore
 from controller.wiring import Wire
+from firmware_profiles import load_directory
 from live.clock import boottime_ms, wall_ms
 from live.driver import Driver, Performers, SaveError
 from live.link import TlsSettings
@@ -81,6 +82,7 @@ class App:
     def __init__(self, settings: ControllerSettings) -> None:
         self.settings = settings
         own = settings.controller
+        self.profiles = load_directory(own.profiles_dir)
         self.saver = StoreSaver(SqliteStore(own.data_dir / DATABASE))
         self.saving = Saving(self.saver)
         self.owner = BrokerOwner(settings.mqtt.control_fd)
@@ -138,7 +140,7 @@ class App:
             devices=len(snapshot.devices),
             open_tasks=len(snapshot.tasks),
         )
-        return Controller(snapshot, begins, now_ms, random.Random(), own.policy)
+        return Controller(snapshot, begins, now_ms, random.Random(), rules_of(self.settings, self.profiles))
 
     def _stand_by(self, led: Led) -> None:
         """Another leads: its row is watched, and whoever asks is told so. The log hears it once."""

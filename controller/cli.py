@@ -12,7 +12,7 @@ OK, FAILED, USAGE = 0, 1, 2
 _EXAMPLES = """examples:
   fm controller run --config controller.toml
   FM_MQTT_PASSWORD=secret fm controller run --set mqtt.host=10.0.0.5 --set http.port=0
-  fm controller run --config controller.toml --set controller.policy=best_fit
+  fm controller run --config controller.toml --set controller.policy=binpack
 """
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(config: Path | None, assignments: list[str]) -> int:
     from controller.config import load_config
-    from controller.scheduler.policies import POLICIES
+    from controller.scheduler.policies import NAMES
     from live.logs import capture_logging, setup_logs
     from live.settings import SettingsError
 
@@ -49,9 +49,9 @@ def _run(config: Path | None, assignments: list[str]) -> int:
         return _fail(USAGE, str(error))
     except OSError as error:
         return _fail(USAGE, f"can't read {config}: {error.strerror}")
-    if settings.controller.policy not in POLICIES:
+    if settings.controller.policy not in NAMES:
         return _fail(
-            USAGE, f"controller.policy: {settings.controller.policy!r} is none of {', '.join(POLICIES)}"
+            USAGE, f"controller.policy: {settings.controller.policy!r} is none of {', '.join(NAMES)}"
         )
     setup_logs(level=settings.controller.log_level, as_json=settings.controller.log_json)
     capture_logging()

@@ -17,9 +17,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge_agent.config import AgentConfig, OnStop, capacity_of, link_options
+from edge_agent.config import (
+    AgentConfig,
+    OnStop,
+    accelerators_of,
+    capacity_of,
+    link_options,
+    metered_of,
+    profile_of,
+)
 from edge_agent.core import effects
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import (
     Booted,
     HostListed,
@@ -31,6 +40,7 @@ from edge_agent.core.events import (
 )
 from edge_agent.core.memory import ImageError, Memory, restore
 from edge_agent.guard_client import GuardClient, GuardError, GuardFacts
+from edge_agent.health import HealthSensors
 from edge_agent.journal import Journal, JournalError, lock_directory
 from edge_agent.runtimes.host import HostAnswer, HostLost
 from edge_agent.runtimes.process import ProcessRuntime
@@ -42,6 +52,7 @@ from live.links import make_link
 from live.logs import log, note_to_log, setup_logs
 from live.parent import die_with_parent
 from protocol.core import Connect, Disconnect, Event, Note, Publish
+from protocol.resources import Resources
 
 PID_FILE = "agent.pid"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -89,6 +100,23 @@ def software_version() -> str:
         return "dev"
 
 
+def equipment_of(config: AgentConfig, measured: Resources, runtimes: tuple[str, ...]) -> Equipment:
+    """What this device offers."""
+    profile = profile_of(config)
+    return Equipment(
+        config.device.profile,
+        capacity_of(config, measured, profile),
+        dict(config.device.labels),
+        runtimes,
+        config.agent.heartbeat_ms,
+        # Until the guard has told: who said strong too early would be waited for too short (L4).
+        containment="weak",
+        accelerators=accelerators_of(config, profile),
+        extras=dict(config.capacity.extras),
+        core_speed_milli=config.capacity.core_speed_milli or profile.capacity.core_speed_milli,
+    )
+
+
 class JournalSaver:
     """The driver's saver: of a batch's saves only the last row matters, it holds all of them."""
 
@@ -111,18 +139,11 @@ class Device:
         device, uid = config.device, config.agent.run_uid
         self.runtime = ProcessRuntime(data_dir, device.id, uid, uid)
         self.sensors = Sensors(data_dir)
+        self.health = HealthSensors(metered_of(config, profile_of(config)), config.health.wear_percent)
         self.agent = Agent(
             memory,
             Identity(device.id, boot_id(), software_version()),
-            Equipment(
-                device.profile,
-                capacity_of(config, self.sensors.capacity()),
-                dict(device.labels),
-                (self.runtime.name,),
-                config.agent.heartbeat_ms,
-                # Until the guard has told: who said strong too early would be waited for too short (L4).
-                containment="weak",
-            ),
+            equipment_of(config, self.sensors.capacity(), (self.runtime.name,)),
             random.Random(secrets.randbits(64)),
             config.agent.outbox_bytes_max,
         )
@@ -159,7 +180,9 @@ class Device:
             effects.ForgetRun: lambda e: self.guard.forget(e.task, e.attempt),
             effects.ReadOutput: self._read_output,
             effects.DropOutput: lambda e: self._remove([(e.task, e.attempt)]),
-            effects.ReadSensors: lambda effect: self.driver.post(SensorsRead(self.sensors.used())),
+            effects.ReadSensors: lambda effect: self.driver.post(
+                SensorsRead(self.sensors.used(), self.health.read())
+            ),
             effects.Quit: lambda effect: self.driver.stop(),
         }
 

@@ -28,6 +28,7 @@ def spec_of(attempt: AssignedAttempt) -> host.RunSpec:
         timeout_ms=attempt.timeout_ms,
         stop_grace_ms=attempt.stop_grace_ms,
         output_bytes_max=attempt.output_bytes_max,
+        accelerators=attempt.accelerators,
     )
 
 

@@ -27,7 +27,8 @@ from pathlib import Path
 
 from edge_agent.app import boot_id, software_version
 from edge_agent.core import effects
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import Booted, OutputRead, RunRefused, SaveConfirmed, SensorsRead, StopRequested
 from edge_agent.core.memory import ImageError, Memory, restore
 from edge_agent.journal import JournalError, lock_directory
@@ -42,7 +43,7 @@ from live.links import make_link
 from live.logs import log, setup_logs
 from live.parent import die_with_parent
 from protocol.core import Connect, Disconnect, Event, Note, Publish
-from protocol.messages import Used
+from protocol.messages import Health, Used
 from protocol.topics import down_filters
 
 RUNTIME = "simulated"
@@ -131,10 +132,14 @@ class VirtualDevice:
             (RUNTIME,),
             config.heartbeat_ms,
             limits=RUNTIME,
+            accelerators=device.accelerators,
+            extras=dict(device.extras),
+            core_speed_milli=device.core_speed_milli,
         )
         identity = Identity(device.id, f"{boot_id()}-{os.getpid()}", software_version())
         self.id = device.id
         self.awake = False
+        self.health = device.health
         self.agent = Agent(memory, identity, equipment, rng, OUTBOX_BYTES_MAX)
         self.host = SimulatedHost(rng)
         self.uplink = Uplink(config.fleet, device.id, make_link, self._options, self._arrived)
@@ -170,6 +175,11 @@ class VirtualDevice:
     def stop(self) -> None:
         self.driver.post(StopRequested("stopped", stop_runs=True))
 
+    def set_health(self, health: Health) -> None:
+        """What its sensors say from now on. Who was known stays known: `NO_HEALTH` only ends the telling."""
+        self.health = health
+        self._read_sensors()
+
     # ------------------------------------------------------------ effects
 
     def _performers(self) -> Performers:
@@ -186,7 +196,7 @@ class VirtualDevice:
             effects.ForgetRun: lambda effect: self.host.forget(effect.task, effect.attempt),
             effects.ReadOutput: self._read_output,
             effects.DropOutput: lambda effect: None,
-            effects.ReadSensors: self._read_sensors,
+            effects.ReadSensors: lambda effect: self._read_sensors(),
             effects.Quit: lambda effect: self.driver.stop(),
         }
 
@@ -215,9 +225,9 @@ class VirtualDevice:
         """A timer writes nothing."""
         self.driver.post(OutputRead(effect.task, effect.attempt, effect.stream, effect.offset, b"", 0))
 
-    def _read_sensors(self, effect: effects.ReadSensors) -> None:
+    def _read_sensors(self) -> None:
         used = self.host.used()
-        self.driver.post(SensorsRead(Used(used.cpu_milli, used.memory_mib, used.disk_mib)))
+        self.driver.post(SensorsRead(Used(used.cpu_milli, used.memory_mib, used.disk_mib), self.health))
 
     def _note(self, note: Note) -> None:
         log(note.level, note.text, device=self.id, **note.fields)

@@ -1,7 +1,8 @@
 """Who the virtual devices of one process are: a TOML or JSON file, read strictly.
 
 Rule of this file: a word it does not know, or a value of another kind, is an error of one
-line that says where. Capacity that is not given is that of the device's profile.
+line that says where. Capacity and accelerators that are not given are those of the device's
+profile. A device without `health` says nothing of it, as one without sensors.
 Rejected: the layers of `live.settings`: this file is written by a program for a program.
 """
 
@@ -9,11 +10,15 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.offers import check_extras, find_profile, read_accelerators
+from firmware_profiles import Profile
 from live.settings import SettingsError
 from protocol import limits as lim
+from protocol import messages as wire
+from protocol.messages import NO_HEALTH, Accelerator, Health
 from protocol.resources import NAMES, Resources
 from protocol.topics import valid_id
 
@@ -21,6 +26,16 @@ CONNECTS_PER_S = 100
 """A broker on a small machine answers so many CONNECTs while it also works."""
 KEEPALIVE_S = 30
 """Thousands of timers in one process; what matters of presence are the heartbeats."""
+DEVICE_WORDS = (
+    *("id", "username", "password", "profile", "labels", "capacity"),
+    *("accelerators", "extras", "health"),
+)
+HEALTH_FLAGS = {
+    "throttled": wire.THROTTLED,
+    "undervoltage": wire.UNDERVOLTAGE,
+    "on_battery": wire.ON_BATTERY,
+    "metered": wire.METERED,
+}
 Table = dict[str, object]
 
 
@@ -34,6 +49,10 @@ class VirtualDeviceConfig:
     profile: str
     labels: dict[str, str]
     capacity: Resources
+    accelerators: tuple[Accelerator, ...] = ()
+    extras: dict[str, int] = field(default_factory=dict)
+    core_speed_milli: int = 1_000
+    health: Health = NO_HEALTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,34 +142,78 @@ class _Reader:
         return devices
 
     def device(self, value: object, where: str) -> VirtualDeviceConfig:
-        table = self.table(value, where, ("id", "username", "password", "profile", "labels", "capacity"))
-        profile = self.text(table, f"{where}.profile", "generic-linux")
+        table = self.table(value, where, DEVICE_WORDS)
+        profile = self.profile(table, f"{where}.profile")
         labels = table.get("labels", {})
         if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
             raise self.wrong(f"{where}.labels", "must be a table of text")
         device = self.id(table, f"{where}.id", "")
+        capacity, accelerators = self.offer(table, where, profile)
         return VirtualDeviceConfig(
             id=device,
             username=self.text(table, f"{where}.username", device),
             password=self.text(table, f"{where}.password", ""),
-            profile=profile,
+            profile=profile.name,
             labels={str(key): str(text) for key, text in labels.items()},
-            capacity=self.capacity(table.get("capacity"), f"{where}.capacity", profile),
+            capacity=capacity,
+            accelerators=accelerators,
+            extras=self.extras(table.get("extras", {}), f"{where}.extras"),
+            core_speed_milli=profile.capacity.core_speed_milli,
+            health=self.health(table.get("health"), f"{where}.health"),
         )
 
-    def capacity(self, value: object, where: str, profile: str) -> Resources:
-        if value is None:
-            return _capacity_of_profile(profile)
+    def profile(self, table: Table, where: str) -> Profile:
+        try:
+            return find_profile(self.text(table, where, "generic-linux"))
+        except ValueError as error:
+            raise self.wrong(where, str(error)) from None
+
+    def offer(self, table: Table, where: str, profile: Profile) -> tuple[Resources, tuple[Accelerator, ...]]:
+        """Capacity and accelerators, which agree: what is told of one beats the profile in both."""
+        told = table.get("capacity")
+        capacity = self.capacity(told, f"{where}.capacity") if told is not None else _capacity_of(profile)
+        words = table.get("accelerators")
+        if words is None:
+            return capacity, profile.capacity.accelerators if told is None else ()
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise self.wrong(f"{where}.accelerators", "must be a list of text")
+        try:
+            named = read_accelerators(words)
+        except ValueError as error:
+            raise self.wrong(f"{where}.accelerators", str(error)) from None
+        return capacity._replace(gpu_milli=sum(one.milli for one in named)), named
+
+    def capacity(self, value: object, where: str) -> Resources:
         table = self.table(value, where, NAMES)
         return Resources(*[self.number(table, f"{where}.{name}", 0, 0, lim.MIB_MAX) for name in NAMES])
 
+    def extras(self, value: object, where: str) -> dict[str, int]:
+        if not isinstance(value, dict) or not all(type(amount) is int for amount in value.values()):
+            raise self.wrong(where, "must be a table of whole numbers")
+        extras = {str(name): int(amount) for name, amount in value.items()}
+        try:
+            check_extras(extras)
+        except ValueError as error:
+            raise self.wrong(where, str(error)) from None
+        return extras
 
-def _capacity_of_profile(name: str) -> Resources:
-    """What the class of the device has; where it says "measure", something small."""
-    from firmware_profiles import ProfileError, load
+    def health(self, value: object, where: str) -> Health:
+        """Flags by name, numbers as on the wire; a table, even an empty one, makes it known."""
+        if value is None:
+            return NO_HEALTH
+        numbers = Health._fields[1:]
+        table = self.table(value, where, (*HEALTH_FLAGS, *numbers))
+        flags = wire.HEALTH_KNOWN
+        for name, bit in HEALTH_FLAGS.items():
+            said = table.get(name, False)
+            if not isinstance(said, bool):
+                raise self.wrong(f"{where}.{name}", f"must be true or false, not {said!r}")
+            flags |= bit if said else 0
+        return Health(flags, *[self.number(table, f"{where}.{n}", 0, 0, lim.HEALTH_MAX) for n in numbers])
 
-    try:
-        has = load(name).capacity.resources()
-    except ProfileError as error:
-        raise SettingsError(str(error)) from None
-    return Resources(has.cpu_milli or 1_000, has.memory_mib or 512, has.disk_mib or 4_096, has.gpu_milli)
+
+def _capacity_of(profile: Profile) -> Resources:
+    """What its class has; where that says "measure", something small."""
+    has = profile.resources()
+    small = (has.cpu_milli or 1_000, has.memory_mib or 512, has.disk_mib or 4_096)
+    return Resources(*small, *has[3:])

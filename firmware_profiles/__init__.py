@@ -8,7 +8,7 @@ Rejected: inheritance between files (a reader must see one board in one place); 
 dependency).
 """
 
-from firmware_profiles.loader import load, load_file, names
+from firmware_profiles.loader import Catalogue, load, load_directory, load_file, names
 from firmware_profiles.schema import (
     Behaviour,
     Capacity,
@@ -19,11 +19,13 @@ from firmware_profiles.schema import (
     Presence,
     Profile,
     ProfileError,
+    Room,
 )
 
 __all__ = [
     "Behaviour",
     "Capacity",
+    "Catalogue",
     "ClockQuality",
     "Firmware",
     "LinkQuality",
@@ -31,7 +33,9 @@ __all__ = [
     "Presence",
     "Profile",
     "ProfileError",
+    "Room",
     "load",
+    "load_directory",
     "load_file",
     "names",
 ]

@@ -7,6 +7,7 @@ process; a profile is a frozen value.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,8 @@ from firmware_profiles.schema import Profile, ProfileError, read_profile
 
 FILE_BYTES_MAX = 65_536
 """A profile is 3 KiB; what is larger is another file."""
+FILES_MAX = 1_000
+"""Classes of one site."""
 _SUFFIX = ".toml"
 
 
@@ -32,6 +35,31 @@ def load(name: str) -> Profile:
         raise ProfileError(name, "", f"no such profile; known: {', '.join(names())}")
     source = f"{name}{_SUFFIX}"
     return _read(files("firmware_profiles").joinpath(source).read_bytes(), source)
+
+
+class Catalogue:
+    """The classes that somebody knows: those that are built in, and a site's own. Of one name, the site's."""
+
+    def __init__(self, own: Mapping[str, Profile] | None = None) -> None:
+        self._own = own or {}
+        self.names = tuple(sorted({*names(), *self._own}))
+
+    def find(self, name: str) -> Profile | None:
+        """The class of this name, if it is known."""
+        own = self._own.get(name)
+        return own or (load(name) if name in names() else None)
+
+
+def load_directory(directory: Path | None) -> Catalogue:
+    """The built-in classes, and every TOML file of a directory. Raises `ProfileError`."""
+    if directory is None:
+        return Catalogue()
+    if not directory.is_dir():
+        raise ProfileError(str(directory), "", "no such directory")
+    found = sorted(path for path in directory.iterdir() if path.suffix == _SUFFIX)
+    if len(found) > FILES_MAX:
+        raise ProfileError(str(directory), "", f"{len(found)} files are too many, at most {FILES_MAX}")
+    return Catalogue({path.stem: load_file(path) for path in found})
 
 
 def load_file(path: Path) -> Profile:

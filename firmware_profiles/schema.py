@@ -8,11 +8,22 @@ Rejected: defaults (a board whose clock is unknown must say so, not inherit a gu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TypeVar, cast
 
-from protocol.limits import HEARTBEAT_MS_MIN, INT_MAX, MIB_MAX
+from protocol.errors import RemoteGarbage
+from protocol.fields import Record
+from protocol.limits import (
+    ACCELERATORS_MAX,
+    DOCUMENT_ATTEMPTS_MAX,
+    HEARTBEAT_MS_MIN,
+    INT_MAX,
+    MIB_MAX,
+    MILLI_MAX,
+)
+from protocol.messages import Accelerator
 from protocol.resources import Resources
 from protocol.topics import valid_id
 
@@ -29,6 +40,15 @@ class ProfileError(ValueError):
         self.source = source
         self.key = key
         self.problem = problem
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ACCELERATOR_NAME = "expected letters, digits, dots, dashes and underscores, at most 100"
+
+
+def is_accelerator_name(name: str) -> bool:
+    """Whether a run can be told it, in a list with commas."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _bounded(low: float, high: float) -> dict[str, object]:
@@ -52,16 +72,34 @@ class Capacity:
     """Of it, what the system and the agent need: never offered to tasks."""
     disk_mib: int = field(metadata=_bounded(0, MIB_MAX))
     gpu_milli: int = field(metadata=_bounded(0, 1_000_000))
+    """The sum over its accelerators; without names it counts as accelerators of 1,000 each."""
+    accelerators: tuple[Accelerator, ...]
+    slots: int = field(metadata=_bounded(0, DOCUMENT_ATTEMPTS_MAX))
+    """Tasks at once; 0: as many as its document holds."""
 
     @property
     def measured(self) -> bool:
         """Whether the machine itself must be asked."""
         return not (self.cores and self.memory_mib and self.disk_mib)
 
-    def resources(self) -> Resources:
-        """What tasks may be given; zero where it must be measured."""
-        memory_mib = max(0, self.memory_mib - self.system_memory_mib)
-        return Resources(self.cores * 1_000, memory_mib, self.disk_mib, self.gpu_milli)
+    def for_tasks(self, memory_mib: int) -> int:
+        """Of so much memory, what the system and the agent leave; of a small machine at least half."""
+        return max(memory_mib - self.system_memory_mib, memory_mib // 2)
+
+
+@dataclass(slots=True, frozen=True)
+class Room:
+    """What of its capacity may be promised: capacity x overcommit - headroom."""
+
+    cpu_overcommit_milli: int = field(metadata=_bounded(1_000, 100_000))
+    """1,000 is none. What tasks reserve and don't use may be promised again."""
+    memory_overcommit_milli: int = field(metadata=_bounded(1_000, 10_000))
+    """Memory can't be slowed down: who overcommits it lets the kernel choose whom to kill."""
+    disk_overcommit_milli: int = field(metadata=_bounded(1_000, 10_000))
+    headroom_cpu_milli: int = field(metadata=_bounded(0, MILLI_MAX))
+    """Kept back, beside what the system takes: for whoever logs in, for bursts."""
+    headroom_memory_mib: int = field(metadata=_bounded(0, MIB_MAX))
+    headroom_disk_mib: int = field(metadata=_bounded(0, MIB_MAX))
 
 
 @dataclass(slots=True, frozen=True)
@@ -92,6 +130,8 @@ class LinkQuality:
     loss_permille: int = field(metadata=_bounded(0, 1_000))
     """QoS 0 messages that never arrive, retransmission included."""
     uplink_kbit_s: int = field(metadata=_bounded(1, 10**9))
+    downlink_kbit_s: int = field(metadata=_bounded(1, 10**9))
+    """These two are also what tasks may reserve of it."""
     cost_micro_per_mib: int = field(metadata=_bounded(0, INT_MAX))
     """Millionths of the operator's currency for one MiB; 0: not metered."""
 
@@ -130,6 +170,7 @@ class Profile:
     name: str
     title: str
     capacity: Capacity
+    room: Room
     firmware: Firmware
     presence: Presence
     link: LinkQuality
@@ -137,9 +178,31 @@ class Profile:
     clock: ClockQuality
     behaviour: Behaviour
 
+    def resources(self) -> Resources:
+        """The capacity of a device of this class; zero where it must be measured."""
+        has, link = self.capacity, self.link
+        memory_mib = has.for_tasks(has.memory_mib) if has.memory_mib else 0
+        board = (has.cores * 1_000, memory_mib, has.disk_mib, has.gpu_milli)
+        return Resources(*board, link.uplink_kbit_s, link.downlink_kbit_s, has.slots)
+
+    def offered(self, capacity: Resources) -> Resources:
+        """What may be promised in all on a device of this class that has so much; never negative."""
+        room = self.room
+        return capacity._replace(
+            cpu_milli=_offer(capacity.cpu_milli, room.cpu_overcommit_milli, room.headroom_cpu_milli),
+            memory_mib=_offer(capacity.memory_mib, room.memory_overcommit_milli, room.headroom_memory_mib),
+            disk_mib=_offer(capacity.disk_mib, room.disk_overcommit_milli, room.headroom_disk_mib),
+            slots=min(capacity.slots or DOCUMENT_ATTEMPTS_MAX, DOCUMENT_ATTEMPTS_MAX),
+        )
+
+
+def _offer(has: int, overcommit_milli: int, headroom: int) -> int:
+    return max(0, has * overcommit_milli // 1_000 - headroom)
+
 
 _PARTS: dict[str, type] = {
     "capacity": Capacity,
+    "room": Room,
     "firmware": Firmware,
     "presence": Presence,
     "link": LinkQuality,
@@ -147,6 +210,7 @@ _PARTS: dict[str, type] = {
     "clock": ClockQuality,
     "behaviour": Behaviour,
 }
+_ACCELERATOR = Record(Accelerator)
 _T = TypeVar("_T")
 
 
@@ -188,8 +252,10 @@ def _same_keys(table: Mapping[str, object], wanted: tuple[str, ...], source: str
 
 def _value(
     value: object, kind: str, rules: Mapping[str, object], source: str, path: str
-) -> int | float | str | bool | tuple[str, ...]:
+) -> int | float | str | bool | tuple[str, ...] | tuple[Accelerator, ...]:
     """One field, by the name of its type; TOML's own types are exact, so nothing is converted."""
+    if kind == "tuple[Accelerator, ...]" and isinstance(value, list):
+        return tuple(_accelerator(item, source, f"{path}[{at}]") for at, item in enumerate(value))
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind in ("int", "float") and isinstance(value, int | float) and not isinstance(value, bool):
@@ -202,8 +268,24 @@ def _value(
         words = tuple(str(v) for v in value)
         _known(words, rules, source, path)
         return words
-    wanted = {"tuple[str, ...]": "a list of strings", "str": "a string", "bool": "true or false"}
+    wanted = {
+        "tuple[str, ...]": "a list of strings",
+        "tuple[Accelerator, ...]": "a list of tables",
+        "str": "a string",
+        "bool": "true or false",
+    }
     raise ProfileError(source, path, f"expected {wanted.get(kind, 'a number')}, got {value!r:.60}")
+
+
+def _accelerator(value: object, source: str, path: str) -> Accelerator:
+    """One table { name, model, milli }, in the bounds of the wire."""
+    if not isinstance(value, dict):
+        raise ProfileError(source, path, f"expected a table, got {value!r:.60}")
+    _same_keys(value, ("name", "model", "milli"), source, path)
+    try:
+        return cast(Accelerator, _ACCELERATOR.read(value))
+    except RemoteGarbage as error:
+        raise ProfileError(source, path, error.detail) from None
 
 
 def _in_bounds(value: float, rules: Mapping[str, object], source: str, path: str) -> float:
@@ -229,7 +311,27 @@ def _check(profile: Profile, source: str) -> None:
         raise ProfileError(source, "firmware.runtimes", "a device that can run nothing")
     if capacity.memory_mib and capacity.system_memory_mib >= capacity.memory_mib:
         raise ProfileError(source, "capacity.system_memory_mib", "leaves nothing for tasks")
+    _check_accelerators(capacity, source)
+    has, offered = profile.resources(), profile.offered(profile.resources())
+    for name in ("cpu_milli", "memory_mib", "disk_mib"):
+        if getattr(has, name) and not getattr(offered, name):
+            raise ProfileError(source, f"room.headroom_{name}", "leaves nothing for tasks")
     if link.latency_p99_ms < link.latency_p50_ms:
         raise ProfileError(source, "link.latency_p99_ms", "is below the median")
     if power.busy_mw < power.idle_mw:
         raise ProfileError(source, "power.busy_mw", "is below idle")
+
+
+def _check_accelerators(capacity: Capacity, source: str) -> None:
+    """Names are what tasks are given and told, joined by commas; the sum must be their sum."""
+    path, given = "capacity.accelerators", capacity.accelerators
+    if len(given) > ACCELERATORS_MAX:
+        raise ProfileError(source, path, f"more than {ACCELERATORS_MAX}")
+    for at, one in enumerate(given):
+        if not is_accelerator_name(one.name):
+            raise ProfileError(source, f"{path}[{at}].name", ACCELERATOR_NAME)
+    if len(dict.fromkeys(one.name for one in given)) != len(given):
+        raise ProfileError(source, path, "one name stands there twice")
+    total = sum(one.milli for one in given)
+    if given and capacity.gpu_milli != total:
+        raise ProfileError(source, "capacity.gpu_milli", f"must be the sum of its accelerators, {total}")

@@ -23,6 +23,7 @@ from fleetmuster.exits import CommandError, Exit, usage
 if TYPE_CHECKING:
     from fleetmuster.session import Session
 
+_WITH_COMMAND = (("job", "run"), ("plan", "submit"))
 _DELEGATED = {"up": "fleetmuster.up", "controller": "controller.cli", "sim": "sim.cli"}
 _OURS = ("fleetmuster", "controller", "protocol", "live", "broker", "edge_agent", "firmware_profiles", "sim")
 
@@ -65,8 +66,8 @@ def _run(words: list[str]) -> int:
     if options.noun in _DELEGATED:
         raise usage(f"{options.noun} must be the first word", f"fm {options.noun} --help")
     options.command = tail
-    if tail is not None and (options.noun, options.verb if options.noun == "job" else "") != ("job", "run"):
-        raise usage("only fm job run takes a command after --")
+    if tail is not None and (options.noun, getattr(options, "verb", "")) not in _WITH_COMMAND:
+        raise usage("only fm job run and fm plan submit take a command after --")
     if options.noun == "help":
         return _help(options.topic)
     return _command(options)
@@ -110,13 +111,33 @@ def _fleet(session: Session, options: Namespace) -> Exit:
     return fleet.VERBS[options.verb or "overview"](session, options)
 
 
+def _plan(session: Session, options: Namespace) -> Exit:
+    from fleetmuster.commands import plan
+
+    return plan.VERBS[options.verb](session, options)
+
+
+def _rebalance(session: Session, options: Namespace) -> Exit:
+    from fleetmuster.commands import rebalance
+
+    return rebalance.VERBS[options.verb](session, options)
+
+
 def _context(session: Session, options: Namespace) -> Exit:
     from fleetmuster.commands import context
 
     return context.VERBS[options.verb](session, options)
 
 
-_NOUNS = {"job": _job, "task": _task, "device": _device, "fleet": _fleet, "context": _context}
+_NOUNS = {
+    "job": _job,
+    "task": _task,
+    "device": _device,
+    "fleet": _fleet,
+    "plan": _plan,
+    "rebalance": _rebalance,
+    "context": _context,
+}
 
 
 def _help(topic: list[str]) -> int:

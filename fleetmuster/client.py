@@ -15,6 +15,8 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from fleetmuster.exits import usage
+from fleetmuster.plan_records import PlanRequest, RemotePlan
+from fleetmuster.rebalance_records import RebalanceRequest, RemoteRebalance, RemoteRebalances
 from fleetmuster.records import (
     JobRequest,
     Json,
@@ -142,6 +144,13 @@ class RemoteClient:
     def drain(self, device_id: str) -> None:
         self._device_verb(device_id, "drain")
 
+    def taint(self, device_id: str, taint: str) -> None:
+        path = f"{PREFIX}/devices/{_safe(device_id)}/taints"
+        self._wire.call("POST", path, {"taint": taint}, again=True)
+
+    def untaint(self, device_id: str, taint: str) -> None:
+        self._wire.call("DELETE", f"{PREFIX}/devices/{_safe(device_id)}/taints/{_safe(taint)}")
+
     def ping(self, device_id: str) -> float:
         """Round trip controller - device - controller in microseconds."""
         path = f"{PREFIX}/devices/{_safe(device_id)}/ping"
@@ -155,6 +164,31 @@ class RemoteClient:
 
     def unfreeze(self) -> None:
         self._wire.call("POST", PREFIX + "/fleet/unfreeze", {}, again=True)
+
+    def plan(self, request: PlanRequest) -> RemotePlan:
+        """Changes nothing, so it may be asked again."""
+        answer = self._wire.call("POST", PREFIX + "/plan", request, again=True)
+        return checked(answer.json(), RemotePlan, "plan")
+
+    # ------------------------------------------------------------------ rebalances
+
+    def rebalances(self) -> RemoteRebalances:
+        """Plans of voluntary moves, without their moves."""
+        return self._get("/rebalances", RemoteRebalances)
+
+    def rebalance(self, plan: str) -> RemoteRebalance:
+        return self._get(f"/rebalances/{_safe(plan)}", RemoteRebalance)
+
+    def ask_rebalance(self, request: RebalanceRequest) -> RemoteRebalance:
+        """Never sent twice: a second plan would take the place of the first."""
+        answer = self._wire.call("POST", PREFIX + "/rebalances", request)
+        return checked(answer.json(), RemoteRebalance, "rebalance")
+
+    def approve_rebalance(self, plan: str) -> None:
+        self._wire.call("POST", f"{PREFIX}/rebalances/{_safe(plan)}/approve", {})
+
+    def reject_rebalance(self, plan: str) -> None:
+        self._wire.call("POST", f"{PREFIX}/rebalances/{_safe(plan)}/reject", {})
 
     # ------------------------------------------------------------------ inside
 

@@ -37,7 +37,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.UNREACHABLE: "unreachable: no controller answers at that URL",
     Exit.TIMEOUT: "timeout: the wait or the request took longer than allowed",
     Exit.PARTIAL: "partial: done for some of the things named, failed for others",
-    Exit.BREACHED: "threshold breached: it ran, but missed a limit that was set",
+    Exit.BREACHED: "threshold breached: it ran, but missed a limit; of fm plan: something would break",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }
 

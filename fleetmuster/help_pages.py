@@ -30,8 +30,34 @@ COLUMNS           width of the terminal, if it doesn't say
 _QUANTITIES = """\
 cores      0.5   2   500m (thousandths)
 memory     64MiB   1.5GiB   64M (MiB)   64 (MiB)
+rates      500k   2M   1.5Mbit/s   (bits a second, always with a unit)
 durations  250ms   30s   5m   1h30m   2d   (always with a unit)
-In JSON: cpu_milli, memory_mib and milliseconds, as whole numbers.
+In JSON: cpu_milli, memory_mib, kbit_s and milliseconds, as whole numbers.
+"""
+
+_PLACEMENT = """\
+constraint  what a device must have; --constraint, may be said several times
+              'label.zone=a' 'label.ram>=4' (= != < <= > >=)  'site in a,b'  'site not_in a,b'
+              'label.gpu exists'  'label.gpu not_exists'  'profile regex ^pi-'
+              'version semver >=1.2,<2'  'label.rack distinct'  distinct_device
+            Attributes: device profile runtime site version containment limits accelerator
+            heartbeat_ms core_speed_milli, label.NAME, extra.NAME, capacity.RESOURCE.
+preference  a wish with a weight of -100 to 100; --prefer 'label.zone=a:50'
+spread      the job's tasks over the values of an attribute; --spread label.zone, or
+            --spread 'label.zone:80 a=70,b=30' with a weight and percentages
+taint       a mark on a device, fm device taint ID KEY[=VALUE]:EFFECT. The effects:
+              no_place: nothing new; prefer_not: rather elsewhere; evict: what is there leaves
+toleration  which marks don't matter to a job: --tolerate KEY[=VALUE][:EFFECT], or '*'
+policy      how devices are chosen; --policy, otherwise the fleet's: balanced, binpack, spread,
+            fragmentation, round_robin, least_loaded, weighted, latency, adaptive
+accelerator --gpu 0.5 is a share of one, --gpu 2 are two whole ones; --gpu-model: only these. A run
+            finds the names of its own in FM_ACCELERATORS
+runtime     --runtime simulated: on virtual devices, -- NAME [SECONDS] [--exit N] [--fail-rate F]
+array       --count N; each task has its number in FM_INDEX, from 0. --parallel M: at most
+            so many at a time. --gang: all at once, or none
+order       --after JOB: once it has succeeded; --after JOB:ended: however it ended
+daemon      --daemon: one task on every device that matches, also on those that come later
+cron        --cron '*/5 * * * *' --zone Europe/Berlin: a batch job at each of these times
 """
 
 _OUTPUT = """\
@@ -59,6 +85,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "contexts": _contexts,
     "environment": lambda: _ENVIRONMENT,
     "quantities": lambda: _QUANTITIES,
+    "placement": lambda: _PLACEMENT,
     "output": lambda: _OUTPUT,
 }
 

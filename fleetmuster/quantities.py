@@ -1,10 +1,10 @@
-"""Amounts as people write them: cores, memory, durations; in both directions.
+"""Amounts as people write them: cores, memory, rates, durations; in both directions.
 
 Rule: parsing is exact integer arithmetic and yields the API's units (cpu_milli,
-memory_mib, ms); what can't be said in those units exactly is rounded up for memory (a
+memory_mib, kbit_s, ms); what can't be said in those units exactly is rounded up for memory (a
 demand must be met) and refused elsewhere. Shown text is for people; only
 `show_exact_duration` promises to be read back as the same number.
-It knows no option names. Refused on purpose: `MB` (1000 or 1024?) and bare durations.
+It knows no option names. Refused on purpose: `MB` (1000 or 1024?), bare durations and rates.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _MEMORY_KIB = {
     "ti": 1024**3,
     "tib": 1024**3,
 }
+_RATE = re.compile(r"([0-9.]+)\s*([kKmMgG])(?:bit|bit/s|bps)?", re.ASCII)
+_RATE_KBIT = {"k": 1, "m": 1_000, "g": 1_000_000}
 _DURATION_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 
 
@@ -77,6 +79,15 @@ def parse_duration(text: str) -> int:
     return total
 
 
+def parse_rate(text: str) -> int:
+    """`500k`, `2M`, `1.5Mbit/s` (bits a second, powers of 1000) to kbit_s. Raises `CommandError`."""
+    match = _RATE.fullmatch(text.strip())
+    scaled = _scaled(match[1], _RATE_KBIT[match[2].lower()]) if match else None
+    if scaled is None or scaled[1]:
+        raise usage(f"{text!r} is not a rate", "write 500k, 2M or 1G: bits a second, whole kilobits")
+    return scaled[0]
+
+
 def show_cpu(milli: float) -> str:
     """cpu_milli as cores: `500` -> `0.5`."""
     return f"{milli / 1000:.3f}".rstrip("0").rstrip(".")
@@ -90,6 +101,16 @@ def show_memory(mib: float) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{amount:.1f}".removesuffix(".0") + " " + unit
+
+
+def show_rate(kbit_s: float) -> str:
+    """kbit_s in the largest unit that it fills: `1500` -> `1.5 Mbit/s`."""
+    amount, unit = float(kbit_s), "kbit/s"
+    for larger in ("Mbit/s", "Gbit/s"):
+        if abs(amount) < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.2f}".rstrip("0").rstrip(".") + " " + unit
 
 
 def show_duration(ms: float) -> str:

@@ -38,6 +38,21 @@ class RemoteConstraint(TypedDict, total=False):
     value: str
 
 
+class RemoteAffinity(RemoteConstraint, total=False):
+    weight: int
+
+
+class RemoteSpread(TypedDict, total=False):
+    attribute: str
+    weight: int
+    targets: dict[str, int]
+
+
+class RemoteDependency(TypedDict, total=False):
+    job: str
+    until: str
+
+
 class RemoteTaskSpec(TypedDict, total=False):
     """What each task of a job runs. Amounts in the units of their names."""
 
@@ -48,6 +63,12 @@ class RemoteTaskSpec(TypedDict, total=False):
     constraints: list[RemoteConstraint]
     timeout_ms: int | None
     stop_grace_ms: int | None
+    accelerator_models: list[str] | None
+    extras: dict[str, Number] | None
+    reference_cpu: bool | None
+    affinities: list[RemoteAffinity] | None
+    spreads: list[RemoteSpread] | None
+    tolerations: list[str] | None
 
 
 class JobRequest(TypedDict, total=False):
@@ -62,6 +83,16 @@ class JobRequest(TypedDict, total=False):
     ttl_ms: int
     lease_ms: int
     task: Required[RemoteTaskSpec]
+    policy: str
+    owner: str
+    gang: bool
+    parallel_max: int
+    depends_on: list[RemoteDependency]
+    on_return: str
+    schedule: str
+    zone: str
+    overlap: bool
+    missed: str
 
 
 class RemoteJob(TypedDict, total=False):
@@ -78,6 +109,17 @@ class RemoteJob(TypedDict, total=False):
     state: str | None
     created: Moment | None
     tasks: dict[str, Number] | None
+    policy: str | None
+    owner: str | None
+    gang: bool | None
+    parallel_max: int | None
+    depends_on: list[RemoteDependency] | None
+    on_return: str | None
+    schedule: str | None
+    zone: str | None
+    overlap: bool | None
+    missed: str | None
+    parent: str | None
 
 
 class RemoteAttempt(TypedDict, total=False):
@@ -138,6 +180,15 @@ class ScoreLine(TypedDict, total=False):
     parts: dict[str, Number] | None
 
 
+class RemedyLine(TypedDict, total=False):
+    """One change after which a pending task would be placed."""
+
+    kind: str | None
+    device: str | None
+    devices: Number | None
+    words: str | None
+
+
 class RemoteExplanation(TypedDict, total=False):
     """Why a task is where it is, or nowhere."""
 
@@ -149,6 +200,27 @@ class RemoteExplanation(TypedDict, total=False):
     filters: list[FilterLine] | None
     scores: list[ScoreLine] | None
     reason: str | None
+    policy: str | None
+    remedies: list[RemedyLine] | None
+
+
+class RemoteAccelerator(TypedDict, total=False):
+    name: str | None
+    model: str | None
+    milli: int | None
+
+
+class RemoteHealth(TypedDict, total=False):
+    """How a device fares."""
+
+    throttled: bool | None
+    undervoltage: bool | None
+    on_battery: bool | None
+    metered: bool | None
+    temperature_c: Number | None
+    battery_percent: Number | None
+    wear_percent: Number | None
+    latency_ms: Number | None
 
 
 class RemoteDevice(TypedDict, total=False):
@@ -162,7 +234,7 @@ class RemoteDevice(TypedDict, total=False):
     capacity: dict[str, Number] | None
     reserved: dict[str, Number] | None
     free: dict[str, Number] | None
-    used: dict[str, Number] | None
+    used: dict[str, Number | None] | None
     session: int | None
     runtimes: list[str] | None
     containment: str | None
@@ -170,6 +242,12 @@ class RemoteDevice(TypedDict, total=False):
     version: str | None
     tasks: Number | None
     last_heartbeat_ms_ago: Number | None
+    accelerators: list[RemoteAccelerator] | None
+    extras: dict[str, Number] | None
+    core_speed_milli: int | None
+    taints: list[str] | None
+    doubt: str | None
+    health: RemoteHealth | None
 
 
 class RemoteFleet(TypedDict, total=False):

@@ -27,6 +27,13 @@ _EXAMPLES = """examples:
 """
 
 
+POLICIES = (
+    *("balanced", "binpack", "spread", "fragmentation", "round_robin"),
+    *("least_loaded", "weighted", "latency", "adaptive"),
+)
+"""As in the scheduler, which the base install does not have; a test compares them."""
+
+
 def main(args: list[str]) -> int:
     """Runs until Ctrl-C or SIGTERM. Exit codes: 0 stopped, 1 could not start, 2 wrong usage."""
     options = _parse(args)
@@ -48,7 +55,7 @@ def _parse(args: list[str]) -> UpOptions:
     parser.add_argument("--mqtt", type=_address, metavar="HOST:PORT", help="127.0.0.1:1883; port 0: any")
     brokers = "auto, mosquitto, amqtt or mqtt://host:port"
     parser.add_argument("--broker", type=_broker, default="auto", metavar="BROKER", help=brokers)
-    parser.add_argument("--policy", default="spread", choices=("spread", "best_fit"), help="picks devices")
+    parser.add_argument("--policy", default="balanced", choices=POLICIES, help="picks devices")
     parser.add_argument("--json", action="store_true", help="one JSON line when ready")
     parser.add_argument("--insecure-lan", action="store_true", help="serve others, without TLS")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))

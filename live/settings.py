@@ -47,7 +47,7 @@ def setting(
 ) -> T:
     """A field of a section. `minimum` and `maximum` are inclusive; `secret` is never shown.
 
-    Types: int, float, bool, str, Path, a string enum, `X | None`, `tuple[X, ...]`, `dict[str, str]`.
+    Types: int, float, bool, str, Path, a string enum, `X | None`, `tuple[X, ...]`, `dict[str, X]`.
     """
     notes = {"reason": reason, "unit": unit, "minimum": minimum, "maximum": maximum, "secret": secret}
     if isinstance(default, dict):
@@ -239,8 +239,9 @@ def _parse(text: str, kind: object) -> object:
         item = typing.get_args(kind)[0]
         return [_parse(part.strip(), item) for part in text.split(",") if part.strip()]
     if origin is dict:
+        item = typing.get_args(kind)[1]
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-        return {key.strip(): value.strip() for key, _, value in pairs}
+        return {key.strip(): _parse(value.strip(), item) for key, _, value in pairs}
     return text
 
 
@@ -266,7 +267,8 @@ def _convert(raw: object, kind: object) -> object:
         return tuple(_convert(item, typing.get_args(kind)[0]) for item in items)
     if origin is dict:
         table = _expect(raw, dict, kind)
-        return {str(key): _convert(value, str) for key, value in table.items()}
+        item = typing.get_args(kind)[1]
+        return {str(key): _convert(value, item) for key, value in table.items()}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         words = [str(member.value) for member in kind]
         if raw not in words:
@@ -309,7 +311,7 @@ def _name_of(kind: object) -> str:
     if typing.get_origin(kind) is tuple:
         return "a list"
     if typing.get_origin(kind) is dict:
-        return "a table of text"
+        return "a table of text" if typing.get_args(kind)[1] is str else "a table of numbers"
     return names.get(cast("type[object]", kind), str(kind))
 
 

@@ -129,13 +129,17 @@ class Choice:
 class Ints:
     """A row of integers of a named tuple's length, for what must be small on the wire."""
 
-    def __init__(self, make: Callable[..., tuple[int, ...]], length: int, high: int = INT_MAX) -> None:
+    def __init__(
+        self, make: Callable[..., tuple[int, ...]], length: int, high: int = INT_MAX, least: int = 0
+    ) -> None:
         self.make, self.length, self.item = make, length, Int(0, high)
+        self.least = least or length
+        """Rows grow at their end: an older sender's is shorter, and `make` has defaults for the rest."""
 
     def read(self, value: object) -> tuple[int, ...]:
         if type(value) is not list:
             raise _wrong("a list", value)
-        if len(value) != self.length:
+        if not self.least <= len(value) <= self.length:
             raise RemoteGarbage(GarbageReason.OUT_OF_RANGE, f"expected {self.length} integers")
         high = self.item.high
         for v in value:
@@ -144,7 +148,10 @@ class Ints:
         return self.make(*value)
 
     def write(self, value: tuple[int, ...], named: bool) -> object:
-        return list(value)
+        end = self.length
+        while end > self.least and not value[end - 1]:
+            end -= 1
+        return list(value[:end])
 
 
 class Many:

@@ -40,6 +40,12 @@ message must not use up the numbers that a device has for its whole life."""
 MILLI_MAX = 10_000_000
 """cpu_milli and gpu_milli of one device: 10,000 cores."""
 MIB_MAX = 2**40
+ACCELERATORS_MAX = 16
+"""Of one device: what the largest servers hold; a board has one or two."""
+EXTRAS_MAX = 32
+"""Kinds of site-defined resources of one device, or of one task."""
+HEALTH_MAX = 1_000_000
+"""Any number of a health row: degrees, percent, milliseconds, flags."""
 
 # ------------------------------------------------------------------------- time (ms)
 

@@ -19,7 +19,7 @@ _TASK = Text(100, TASK_PATTERN)
 _WORD = Text(100)
 _REASON = Text(lim.REASON_CHARS_MAX)
 _SESSION = Int(0, lim.SESSION_MAX)
-_RESOURCES = Ints(Resources, len(NAMES), lim.MIB_MAX)
+_RESOURCES = Ints(Resources, len(NAMES), lim.MIB_MAX, least=4)
 
 
 class Revision(NamedTuple):
@@ -60,6 +60,23 @@ class Used(NamedTuple):
     disk_mib: int
 
 
+class Health(NamedTuple):
+    """How a device fares; `flags` 0: it says nothing. A level, told again when it changes."""
+
+    flags: int = 0
+    """Bits: 1 known, 2 throttled, 4 undervoltage, 8 on battery, 16 metered link."""
+    temperature_c: int = 0
+    battery_percent: int = 0
+    wear_percent: int = 0
+    """Of its storage's rated life that is used up; 0 unknown."""
+    latency_ms: int = 0
+    """Measured round trip of its last answered heartbeats."""
+
+
+HEALTH_KNOWN, THROTTLED, UNDERVOLTAGE, ON_BATTERY, METERED = 1, 2, 4, 8, 16
+NO_HEALTH = Health()
+
+
 class Message:
     """Base of all messages. `channel` names the topic level; `qos` and `retain` are the sender's."""
 
@@ -95,6 +112,8 @@ class Heartbeat(Message):
     seq: int = wire(2, Int())
     held: Held = wire(4, Ints(Held, 6))
     used: Used = wire(3, Ints(Used, 3, lim.MIB_MAX), Used(0, 0, 0))
+    health: Health = wire(5, Ints(Health, 5, lim.HEALTH_MAX), NO_HEALTH)
+    """Left out while it is as it was told in this session, and once a minute repeated."""
 
 
 @dataclass(slots=True)
@@ -124,6 +143,15 @@ class Runs(Message):
 
 
 @dataclass(slots=True)
+class Accelerator:
+    """One accelerator of a device, by the name that its runs get; shares are thousandths of it."""
+
+    name: str = wire(1, _WORD)
+    model: str = wire(2, _WORD, "")
+    milli: int = wire(3, Int(1, 1_000), 1_000)
+
+
+@dataclass(slots=True)
 class Inventory(Message):
     """What a device is: profile, capacity, labels, runtimes, versions."""
 
@@ -141,6 +169,12 @@ class Inventory(Message):
     heartbeat_ms: int = wire(10, Int(lim.HEARTBEAT_MS_MIN, lim.LEASE_MS_MAX), lim.HEARTBEAT_MS)
     limits: str = wire(11, _WORD, "")
     """How task limits are enforced here: `cgroup2`, `cgroup1`, `rlimit`, or empty."""
+    accelerators: tuple[Accelerator, ...] = wire(12, Many(Record(Accelerator), lim.ACCELERATORS_MAX), ())
+    """Without names, `gpu_milli` of the capacity counts as accelerators of 1,000 each."""
+    extras: dict[str, int] = wire(13, Table(_WORD, Int(0, lim.MIB_MAX), lim.EXTRAS_MAX), {})
+    """Countable things that only this site knows: cameras, licences, serial ports."""
+    core_speed_milli: int = wire(14, Int(1, 1_000_000), 1_000)
+    """Speed of one core; 1,000 is one core of a Raspberry Pi 4B."""
 
 
 @dataclass(slots=True)
@@ -191,6 +225,8 @@ class AssignedAttempt:
     timeout_ms: int = wire(9, Int(0, lim.DURATION_MS_MAX), 0)
     stop_grace_ms: int = wire(10, Int(0, lim.STOP_GRACE_MS_MAX), lim.STOP_GRACE_MS)
     output_bytes_max: int = wire(11, Int(0, lim.OUTPUT_BYTES_CEILING), lim.OUTPUT_BYTES_MAX)
+    accelerators: tuple[str, ...] = wire(12, Many(_WORD, lim.ACCELERATORS_MAX), ())
+    """Names of the accelerators that are its own, or that it has a share of."""
 
 
 @dataclass(slots=True)

@@ -21,10 +21,13 @@ class Guarantee(Enum):
 
 
 class JobKind(StrEnum):
-    """`batch` ends by itself; `service` is kept running."""
+    """`batch` ends by itself; `service` is kept running; `daemon` is a service on every device that
+    matches, present and future; `cron` makes a batch job at each of its times."""
 
     BATCH = "batch"
     SERVICE = "service"
+    DAEMON = "daemon"
+    CRON = "cron"
 
 
 class TaskState(StrEnum):

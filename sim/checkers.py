@@ -14,12 +14,24 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from controller.core.fleet import Offer, whole_capacity
 from controller.core.records import AttemptRow, DeviceRow, JobRow, Row, TaskRow
 from protocol.tasks import AttemptId
 from sim.checking.audit import EveryChangeIsAudited
 from sim.checking.base import Checker, Heard
 from sim.checking.instead import MassSilenceFreezes, OnlyTimeFrees, TwoAreQuarantined, WaitsAfterRestore
+from sim.checking.levelling import MovesWithMeasure
 from sim.checking.picture import Picture
+from sim.checking.placement import (
+    AfterOthers,
+    Apart,
+    Bounded,
+    GangsWhole,
+    OneRunAtATime,
+    OnlyLower,
+    OwnDevice,
+    WelcomeThere,
+)
 from sim.checking.records import Accounts, NumbersRise, OneResult, RoomIsKept
 from sim.checking.runs import CancelledEnds, NothingStartsWhereShut, OneLiveRun, StartsOnce
 from sim.checking.state import RestartMovesNothing, Settling, ShownIsSo, StaysBounded
@@ -55,6 +67,15 @@ INVARIANTS: dict[str, str] = {
     "I13": "nothing under another device's topic is read or written",
     "I14": "memory, files, database and retained count stay bounded",
     "I15": "a (task, attempt) starts at most once",
+    "P1": "a gang is placed as a whole or not at all",
+    "P2": "no more tasks of a job share a device or a value than it allows",
+    "P3": "a daemon's task is placed on its own device, and no device has two of a daemon",
+    "P4": "nothing of a job is placed before what it depends on is over",
+    "P5": "no more tasks of a job are out at a time than its parallel_max",
+    "P6": "only a priority that is higher by ten sends an attempt away, and never a daemon's",
+    "P7": "nothing new is placed where a decision, a demand, a taint or a guard speaks against it",
+    "P8": "a cron job without overlap has one open run at most",
+    "P9": "for balance only what may be moved is, once it has rested, and never too much at a time",
     "X1": "instead of what an old copy of the database lost: nothing is placed for one hold after it",
     "X2": "instead of what one identity twice suspends: A, B and A again quarantines the device",
     "X3": "instead of what one identity twice suspends: in a quarantine only time frees at_most_one work",
@@ -77,6 +98,15 @@ CHECKERS: dict[str, type[Checker]] = {
     "I13": OwnTopicsOnly,
     "I14": StaysBounded,
     "I15": StartsOnce,
+    "P1": GangsWhole,
+    "P2": Apart,
+    "P3": OwnDevice,
+    "P4": AfterOthers,
+    "P5": Bounded,
+    "P6": OnlyLower,
+    "P7": WelcomeThere,
+    "P8": OneRunAtATime,
+    "P9": MovesWithMeasure,
     "X1": WaitsAfterRestore,
     "X2": TwoAreQuarantined,
     "X3": OnlyTimeFrees,
@@ -98,6 +128,7 @@ class Checkers:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.seen = Picture()
+        self.offer: Offer = whole_capacity
         self.breaches: list[Breach] = []
         self.excused: list[Breach] = []
         """Breaches that an `OutOfBounds` fault had announced."""

@@ -233,7 +233,7 @@ class IdleFleet:
             self.used.take(rows, 0),
         )
         for number, controller in enumerate(self.world.controllers):
-            if controller.core is not None and controller.core.linked:
+            if controller.core is not None and controller.core.link.up:
                 # Each its own: who is busy or paused reads it later, when another's rows would stand there.
                 theirs = self._rows_of(number, controller.core)[rows]
                 controller.wire.hear_columns(replace(self._asked, rows=theirs))

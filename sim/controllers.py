@@ -19,6 +19,7 @@ from controller.core.effects import ClearRetained, Confirm, PublishFleet, Publis
 from controller.core.events import WallClockRead
 from controller.core.leadership import WATCH_MS, Finding, Led, Standby, Takeover, beginning
 from controller.core.records import LeaderRow, Snapshot
+from controller.core.rules import Rules
 from protocol.core import Connect, Disconnect, Effect, Event, Note, Publish, Save, TimerElapsed
 from sim.clockwork import Clockwork, Work
 from sim.controller_wire import SimulatedWire
@@ -51,7 +52,7 @@ class ControllerProcess:
         self.core: Controller | None = None
         self.standby = Standby()
         self.notes: list[Note] = []
-        self.policy = "spread"
+        self.rules = Rules()
         self.die_after: int | None = None
         """So many saves and effects from now the process is killed; None: never."""
         self.takeovers = self.events = 0
@@ -232,7 +233,7 @@ class ControllerProcess:
         self.takeovers += 1
         self.clock.trace(self.client, f"leads {leader.epoch}")
         rng = self.clock.stream(f"{self.client} {self.takeovers}")
-        self.core = Controller(snapshot, begins, now_ms, rng, self.policy)
+        self.core = Controller(snapshot, begins, now_ms, rng, self.rules)
         if self._former is not None:
             self.core.count_on(self._former)
         self._former, self._busy = None, False

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from random import Random
 
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import Booted, HostLost
 from edge_agent.core.memory import Memory, restore
 from protocol.core import Event, Note
@@ -27,6 +28,7 @@ from protocol.limits import (
     LEASE_MS,
     hold_ms,
 )
+from protocol.messages import NO_HEALTH, Accelerator, Health
 from protocol.resources import Resources
 from sim.clockwork import Clockwork
 from sim.disk import SimulatedDisk
@@ -67,6 +69,11 @@ class SimulatedDevice:
         self.capacity = capacity
         self.labels: dict[str, str] = {}
         self.profile = "generic-linux"
+        self.accelerators: tuple[Accelerator, ...] = ()
+        self.extras: dict[str, int] = {}
+        self.core_speed_milli = 1_000
+        self.health = NO_HEALTH
+        """What its sensors say; see `set_health`."""
         self.heartbeat_ms = HEARTBEAT_MS
         self.containment = "strong"
         """`weak`: runs may outlive a dead guard. Told at each boot."""
@@ -163,6 +170,9 @@ class SimulatedDevice:
             ("process", "simulated"),
             self.heartbeat_ms,
             containment="weak",  # until the guard has told, as the real agent has it
+            accelerators=self.accelerators,
+            extras=dict(self.extras),
+            core_speed_milli=self.core_speed_milli,
         )
         core = Agent(self._remember(), identity, equipment, Random(self.rng.getrandbits(64)))
         self.process = AgentProcess(self, core)
@@ -216,6 +226,17 @@ class SimulatedDevice:
     @property
     def frozen(self) -> bool:
         return self.process is not None and self.process.frozen
+
+    def set_health(self, health: Health) -> None:
+        """What its sensors say from now on; the agent reads them with its next heartbeat.
+
+        Without `HEALTH_KNOWN` there are none, and a device that told of health before falls
+        silent. A `latency_ms` stands in for the round trips that the agent measures.
+        """
+        self.clock.trace(self.place, f"health {' '.join(map(str, health))}")
+        if self.process is not None:
+            self.process.rouse()
+        self.health = health
 
     # ------------------------------------------------------------- the guard
 
@@ -357,6 +378,8 @@ class SimulatedDevice:
             self.name, self.fleet, self.capacity, self.clock, self.network, self.watcher, place
         )
         twin.labels, twin.profile, twin.heartbeat_ms = dict(self.labels), self.profile, self.heartbeat_ms
+        twin.accelerators, twin.extras = self.accelerators, dict(self.extras)
+        twin.core_speed_milli, twin.health = self.core_speed_milli, self.health
         twin.containment = self.containment
         twin.disk.copy_from(self.disk)
         twin.twins = self.twins

@@ -9,12 +9,16 @@ them do together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import firmware_profiles
+from controller.scheduler.policies import NAMES as POLICIES
+from sim.declaring import Features, draw_features, equip
 from sim.fault_families.kinds import LATENESS, Cast, spread
 from sim.fault_families.of_devices import RATE_PPM_MAX
 from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
+from sim.offers import OFFERS
 from sim.plan import Args, Fault, Plan, PlannedDevice
 from sim.workload import draw_orders
 
@@ -25,9 +29,16 @@ LANDED_MS = 20_000
 SELDOM_MS = 120_000
 """Of a family that is on there is one in so long at least, in the mean."""
 
+BALANCE_MS = (3_000, 10_000, 30_000)
+"""Often, so that five minutes see many moves."""
+
 EXCLUDED_BY = {"walls": "backups"}
 """Devices drop what is said in an epoch below the highest they heard. A copy put back while the clock
 went back too may give its leader such an epoch, and only a document of a higher one would tell it (D1)."""
+
+CLASSES = ("generic-linux", "pi-4b-4g", "pi-5-8g", "pi-zero-2w")
+"""What a swarm is drawn from: named here, because a seed must not mean another fleet whenever a class
+of devices is added."""
 
 Stream = Callable[[str], Random]
 
@@ -45,7 +56,9 @@ def draw_plan(
         return Random(f"{seed}/plan/{name}")
 
     controllers = 2 if stream("controllers").random() < 1 / 3 else 1
-    fleet = draw_devices(stream, devices, tuple(profiles) or firmware_profiles.names())
+    features = draw_features(stream)
+    plain = draw_devices(stream, devices, tuple(profiles) or CLASSES)
+    fleet = tuple(_equipped(stream, features, device) for device in plain)
     chosen = tuple(families) or _draw_families(stream)
     return Plan(
         seed=seed,
@@ -53,8 +66,11 @@ def draw_plan(
         devices=fleet,
         controllers=controllers,
         families=chosen,
+        policy=_draw_policy(stream, features),
+        offer=_draw_offer(stream, features),
+        balance_ms=stream("balance").choice(BALANCE_MS) if "balance" in features else 0,
         quirks=_draw_quirks(stream("quirks")) if QUIRKS_FAMILY in chosen else (),
-        orders=draw_orders(stream, fleet, faults_ms),
+        orders=draw_orders(stream, fleet, faults_ms, features),
         faults=_draw_faults(stream, chosen, Cast(fleet, controllers), faults_ms),
     )
 
@@ -85,6 +101,20 @@ def _draw_device(
         rng.randint(-drift, drift),
         "weak" if rng.random() < weak else "strong",
     )
+
+
+def _equipped(stream: Stream, features: Features, device: PlannedDevice) -> PlannedDevice:
+    labels, accelerators, extras = equip(stream, features, device)
+    return replace(device, labels=labels, accelerators=accelerators, extras=extras)
+
+
+def _draw_policy(stream: Stream, features: Features) -> str:
+    """Every policy is the fleet's in some seeds."""
+    return stream("policy").choice(POLICIES) if "policies" in features else ""
+
+
+def _draw_offer(stream: Stream, features: Features) -> str:
+    return stream("offer").choice(tuple(OFFERS)) if features else "whole"
 
 
 def _draw_quirks(rng: Random) -> Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.fault_families import of_controllers, of_devices, of_network
+from sim.fault_families import of_controllers, of_devices, of_facts, of_network
 from sim.fault_families.kinds import FaultKind, Scene
 from sim.plan import Fault
 
@@ -17,6 +17,7 @@ FAULTS: dict[str, FaultKind] = {
     **of_network.KINDS,
     **of_devices.KINDS,
     **of_controllers.KINDS,
+    **of_facts.KINDS,
 }
 FAMILIES = tuple(dict.fromkeys(kind.family for kind in FAULTS.values()))
 
@@ -69,6 +70,7 @@ def calm(scene: Scene) -> None:
         device.disk.fails, device.disk.torn, device.disk.slow_ms = False, None, 0
         device.guard.slow_ms, device.guard.starved, device.guard.disk_full = 0, False, False
         device.set_rate(scene.planned(device.name).rate_ppm)
+        of_facts.restore(scene, device)
         of_devices.raise_device(device)
     for controller in world.controllers:
         controller.start()

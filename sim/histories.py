@@ -26,6 +26,7 @@ from controller.core.records import (
     DocumentRow,
     FleetRow,
     JobRow,
+    LeaderRow,
     OutputRow,
     Row,
     TaskRow,
@@ -43,6 +44,7 @@ ROWS: dict[str, type[Any]] = {
     "audit": AuditRow,
     "output": OutputRow,
     "fleet": FleetRow,
+    "leader": LeaderRow,
 }
 _ROW_NAMES = {kind: name for name, kind in ROWS.items()}
 KIND, ROW = "saw", "row"
@@ -150,7 +152,7 @@ def _value(wanted: Any, told: Any, where: str) -> Any:
     if origin is tuple:
         return _tuple(typing.get_args(wanted), told, where)
     if origin is dict:
-        return _text_map(told, where)
+        return _map(typing.get_args(wanted)[1], told, where)
     if wanted is bytes:
         return _bytes(told, where)
     if isinstance(wanted, type) and issubclass(wanted, Enum):
@@ -189,12 +191,16 @@ def _row(told: Any, where: str) -> Any:
 def _tuple(members: tuple[Any, ...], told: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(told, list):
         raise _Unlike(f"{where} to be a list")
+    if members[-1] is not Ellipsis:
+        if len(told) != len(members):
+            raise _Unlike(f"{where} to be lists of {len(members)}")
+        return tuple(_value(member, item, where) for member, item in zip(members, told, strict=True))
     return tuple(_value(members[0], item, where) for item in told)
 
 
-def _text_map(told: Any, where: str) -> dict[str, str]:
-    if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
-        raise _Unlike(f"{where} to be an object of texts")
+def _map(wanted: type[Any], told: Any, where: str) -> dict[str, Any]:
+    if not isinstance(told, dict) or not all(type(value) is wanted for value in told.values()):
+        raise _Unlike(f"{where} to be an object of {'texts' if wanted is str else 'whole numbers'}")
     return dict(told)
 
 

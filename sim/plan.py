@@ -44,6 +44,12 @@ class PlannedDevice:
     site: str = ""
     rate_ppm: int = 0
     containment: str = "strong"
+    labels: str = ""
+    """Beside its site: `zone=a tier=2`."""
+    accelerators: str = ""
+    """`gpu0:t4:1000 gpu1:a2:500`; empty: those of its profile."""
+    extras: str = ""
+    """`camera=1`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,6 +61,12 @@ class Plan:
     devices: tuple[PlannedDevice, ...]
     controllers: int = 1
     families: tuple[str, ...] = ()
+    policy: str = ""
+    """The fleet's policy of placement; empty: the default."""
+    offer: str = "whole"
+    """What of a capacity may be reserved: a name in `offers.OFFERS`."""
+    balance_ms: int = 0
+    """How often the controller looks whether the fleet is level, and levels it; 0: never."""
     quirks: Args = ()
     """Fields of `broker.events.BrokerQuirks` that are not off."""
     orders: tuple[Order, ...] = ()

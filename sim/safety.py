@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import firmware_profiles
 from broker.events import BrokerQuirks, Survival
+from controller.core.rules import Rules
+from controller.scheduler.policies import DEFAULT
 from protocol.limits import HEARTBEAT_MS, LEASE_MS, hold_ms
-from protocol.resources import Resources
 from sim import faults, workload
 from sim.clockwork import START_MS
 from sim.controllers import Storage
 from sim.fault_families.kinds import LATENESS, Scene
+from sim.fault_families.of_facts import describe_as
 from sim.faults import FAULTS
 from sim.network import Weather
 from sim.observations import RestartBegan, RestartOver
+from sim.offers import OFFERS
 from sim.plan import Outcome, Plan, PlannedDevice, Verdict
 from sim.settling import accused, moved, steady, unsettled
 from sim.world import World
@@ -40,8 +44,6 @@ section 4): lease / 3 + 3 x HEARTBEAT_RETRY_MS + HEARTBEAT_SPACING_MS + 2 x late
 <= lease - lease / EXPIRY_GRACE_SHARE - KILL_MS. A heartbeat is due a third of the lease after the last grant;
 two are lost while the controller connects, one by chance, and the fourth only teaches a new leader to want
 `Runs`. With 120 ms of latency the lease is at least 15.84 s."""
-SERVER = Resources(4_000, 8_192, 20_000, 0)
-"""A machine whose class says: measure it."""
 
 MakeStorage = Callable[[], Storage]
 Watch = Callable[[World], None]
@@ -190,7 +192,7 @@ def will_ms(plan: Plan) -> int:
 
 
 def longest_lease_ms(plan: Plan) -> int:
-    leases = [int(dict(order.args)["lease_ms"]) for order in plan.orders if order.kind == "submit"]
+    leases = [int(dict(order.args)["lease_ms"]) for order in plan.orders if "lease_ms" in dict(order.args)]
     return max(leases, default=LEASE_MS)
 
 
@@ -202,21 +204,35 @@ def build(plan: Plan, storage: Storage) -> World:
     world = World(plan.seed, storage, (), plan.controllers)
     for device in plan.devices:
         _add(world, device)
+    world.rule(rules_of(plan))
     world.network.weather = fair_weather(plan)
     quirks = BrokerQuirks(**{name: _quirk(name, value) for name, value in plan.quirks})  # type: ignore[arg-type]
     world.network.quirks(quirks)
     return world
 
 
+def rules_of(plan: Plan) -> Rules:
+    """What is decided for the whole fleet; who levels it does so at any load, with plans of any size."""
+    rules = Rules(plan.policy or DEFAULT, OFFERS[plan.offer])
+    if not plan.balance_ms:
+        return rules
+    return replace(
+        rules,
+        rebalance="auto",
+        look_ms=plan.balance_ms,
+        load_percent_least=0,
+        auto_moves_max=rules.aims.moves_max,
+    )
+
+
 def _add(world: World, planned: PlannedDevice) -> None:
     profile = firmware_profiles.load(planned.profile)
-    room = SERVER if profile.capacity.measured else profile.capacity.resources()
-    device = world.add_device(planned.name, room)
+    device = world.add_device(planned.name)
     device.profile, device.heartbeat_ms = profile.name, profile.presence.heartbeat_ms
+    device.core_speed_milli = profile.capacity.core_speed_milli
     device.containment = planned.containment
     device.set_rate(planned.rate_ppm)
-    if planned.site:
-        device.labels["site"] = planned.site
+    describe_as(device, planned)
 
 
 def _quirk(name: str, value: int | str) -> int | bool:
@@ -249,9 +265,12 @@ def describe(plan: Plan) -> str:
     """Everything that was drawn, in lines for people."""
     lines = [f"seed {plan.seed}: {len(plan.devices)} devices, {plan.controllers} controller(s), faults for "
              f"{plan.faults_ms / 1_000:g} s, families: {', '.join(plan.families) or 'none'}"]  # fmt: skip
+    levels = f", levelled each {plan.balance_ms:,} ms" if plan.balance_ms else ""
+    lines += [f"  policy {plan.policy or DEFAULT}, offer {plan.offer}{levels}"]
     lines += [f"  broker quirk {name} = {value}" for name, value in plan.quirks]
     lines += [
         f"  {d.name}: {d.profile}, site {d.site or '-'}, clock {d.rate_ppm:+} ppm, {d.containment}"
+        + "".join(f", {word}" for word in (d.labels, d.accelerators, d.extras) if word)
         for d in plan.devices
     ]
     lines += [f"  {line}" for _, line in sorted(_told(plan), key=lambda item: item[0])]

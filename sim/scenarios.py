@@ -18,9 +18,12 @@ from re import search
 
 import firmware_profiles
 from broker.events import BrokerQuirks
+from controller.scheduler.policies import NAMES as POLICIES
 from protocol.topics import valid_id
-from sim.fault_families.kinds import Name, OneOf, Whole, Word
+from sim import phrases
+from sim.fault_families.kinds import Name, OneOf, Phrase, Whole, Word
 from sim.faults import FAMILIES, FAULTS, QUIRKS_FAMILY
+from sim.offers import OFFERS
 from sim.places import Places
 from sim.plan import Args, Fault, Order, Plan, PlannedDevice
 from sim.workload import ORDERS
@@ -79,7 +82,10 @@ KEYS: dict[str, Word] = {
     "seed": Whole(0, 2**63 - 1),
     "faults_ms": Whole(1, DAY_MS),
     "controllers": Whole(1, 2),
+    "balance_ms": Whole(0, DAY_MS),
 }
+CHOICES: dict[str, OneOf] = {"policy": OneOf(("", *POLICIES)), "offer": OneOf(tuple(OFFERS))}
+"""What is decided once for the whole fleet."""
 LISTS = ("families", "devices", "orders", "faults", "quirks")
 DEVICE: dict[str, Word] = {
     "name": Name("a device"),
@@ -87,6 +93,9 @@ DEVICE: dict[str, Word] = {
     "site": Name("a site"),
     "rate_ppm": RATE,
     "containment": OneOf(("strong", "weak")),
+    "labels": Phrase(phrases.labels),
+    "accelerators": Phrase(phrases.accelerators),
+    "extras": Phrase(phrases.amounts),
 }
 FAULT: dict[str, Word] = {
     "at_ms": Whole(0, DAY_MS), "kind": Name("a kind"), "device": Name("a device"), "for_ms": Whole(0, DAY_MS),
@@ -109,8 +118,13 @@ class _Reader:
         return ScenarioError(self.file, self.places.line(*where), problem)
 
     def plan(self) -> Plan:
-        self._known(("", 0), self.table, (*KEYS, *LISTS), ("seed", "faults_ms", "devices"))
+        self._known(("", 0), self.table, (*KEYS, *CHOICES, *LISTS), ("seed", "faults_ms", "devices"))
         numbers = {name: self._whole(("", 0), self.table, name, word) for name, word in KEYS.items()}
+        choices = {
+            name: str(self._word(("", 0), self.table, name, word))
+            for name, word in CHOICES.items()
+            if name in self.table
+        }
         devices = tuple(self._device(at, item) for at, item in self._items("devices"))
         if not devices:
             raise self.wrong(("", 0, "devices"), "expected at least one device")
@@ -120,6 +134,9 @@ class _Reader:
             devices=devices,
             controllers=numbers["controllers"] or 1,
             families=self._families(),
+            policy=choices.get("policy", ""),
+            offer=choices.get("offer", "whole"),
+            balance_ms=numbers["balance_ms"],
             quirks=self._quirks(),
             orders=tuple(self._order(at, item) for at, item in self._items("orders")),
             faults=tuple(self._fault(at, item) for at, item in self._items("faults")),
@@ -234,6 +251,11 @@ class _Reader:
             raise self.wrong(where, f"{name}: expected text in quotes, not {_shown(value)}")
         if isinstance(word, OneOf) and value not in word.words:
             raise self._unknown(where, name, value, word.words)
+        if isinstance(word, Phrase):
+            try:
+                word.read(value)
+            except ValueError as problem:
+                raise self.wrong(where, f"{name}: {problem}") from None
         return value
 
 
@@ -249,6 +271,9 @@ def write_scenario(plan: Plan) -> str:
     lines = [f"seed = {plan.seed}", f"faults_ms = {plan.faults_ms}", f"controllers = {plan.controllers}"]
     if plan.families:
         lines.append(f"families = [{', '.join(_quoted(family) for family in plan.families)}]")
+    lines += [f"policy = {_quoted(plan.policy)}"] if plan.policy else []
+    lines += [f"offer = {_quoted(plan.offer)}"] if plan.offer != "whole" else []
+    lines += [f"balance_ms = {plan.balance_ms}"] if plan.balance_ms else []
     lines += _list("devices", [_device_words(device) for device in plan.devices])
     lines += _list("orders", [(("at_ms", o.at_ms), ("kind", o.kind), *o.args) for o in plan.orders])
     lines += _list("faults", [_fault_words(fault) for fault in plan.faults])
@@ -272,6 +297,9 @@ def _device_words(device: PlannedDevice) -> Args:
         words["rate_ppm"] = device.rate_ppm
     if device.containment != "strong":
         words["containment"] = device.containment
+    for name in ("labels", "accelerators", "extras"):
+        if value := getattr(device, name):
+            words[name] = value
     return tuple(words.items())
 
 

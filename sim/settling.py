@@ -1,7 +1,7 @@
 """Settling: whether a fleet is as it should be, and stays so, once nothing disturbs it.
 
-Rule of this file: committed tasks are compared with live runs. Only why a task waits is asked
-of the core, because nothing outside it says so. A service that ends by itself, or a batch
+Rule of this file: committed tasks are compared with live runs; whether a task may wait is found
+out in `runnable`. A service that ends by itself, or a batch
 that fails, goes on changing for ever and is no move; what ends well or never is `steady`.
 """
 
@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from protocol import topics
+from protocol.messages import Status
 from protocol.tasks import JobKind, TaskState
-from sim.world import World
+from sim.checking.levelling import movable
+from sim.checking.placement import DELTA
+from sim.ears import understand
+from sim.runnable import Waits, missing_daemons, threats
+from sim.world import FLEET, World
 
 
 def unsettled(world: World) -> str:
@@ -24,19 +30,9 @@ def unsettled(world: World) -> str:
             return f"{name} is not back"
         if device.guard.orphans:
             return f"{name} has not swept what outlived its guard"
-    return world.checkers.settling.unsettled(lambda task: _waits(world, task))
-
-
-def _waits(world: World, task: str) -> bool:
-    """Whether a pending task has a reason to be so: a retry's pause, or no room."""
-    core = world.core
-    held = core.ledger.tasks.get(task)
-    if held is None or held.row.state != "pending":
-        return False
-    return (
-        core.ledger.deadlines.due_of("ready", task) is not None
-        or "room" in core.placement.explain(held, world.now_ms).summary
-    )
+    if missing := missing_daemons(world.checkers.seen):
+        return missing
+    return world.checkers.settling.unsettled(Waits(world).rightly)
 
 
 CANCELLED = "cancelled"
@@ -45,25 +41,40 @@ Assigned = dict[str, tuple[str, int]]
 
 
 def accused(world: World, cloned: Collection[str]) -> tuple[str, ...]:
-    """Those of the cloned whose next birth brings a quarantine, as it must (S4): on record is the clone,
-    before it this very machine. Its birth since then went while no controller was connected, the
-    broker retains nothing for wildcards, and no heartbeat says who speaks."""
+    """Those of the cloned that a clone, though it is gone, still speaks against.
+
+    Their next birth brings a quarantine, as it must (S4): on record is the clone, before it this very
+    machine. Its birth since then went while no controller was connected, the broker retains nothing for
+    wildcards, and no heartbeat says who speaks. Or the clone's will is retained in a higher session: who
+    was removed and added since began anew below it, and whoever leads next takes it for lost.
+    """
     rows = world.checkers.devices
-    return tuple(d for d in cloned if rows[d].previous_identity.startswith(f"{world.devices[d].boot_id}/"))
+    past = {d for d in cloned if rows[d].previous_identity.startswith(f"{world.devices[d].boot_id}/")}
+    said = {p.topic: p.payload for p in world.broker.retained() if p.topic.endswith(f"/{Status.channel}")}
+    for device in cloned:
+        payload = said.get(topics.build(FLEET, device, Status.channel))
+        status = understand(topics.build(FLEET, device, Status.channel), payload) if payload else None
+        if isinstance(status, Status) and status.session > rows[device].session:
+            past.add(device)
+    return tuple(sorted(past))
 
 
 def steady(world: World, lease_ms_min: int = 0, but: Collection[str] = ()) -> Assigned:
-    """Tasks that run and have no reason of their own to change, but to end well.
+    """Tasks that run and have no reason to change, but to end well: neither one of their own, nor a job of a
+    higher priority that may need their room, nor the balance of a fleet that levels itself.
 
     `lease_ms_min`: shorter leases are left out, because what comes may outlast them.
     `but`: nothing of these devices.
     """
     found: Assigned = {}
+    threat, levelled = threats(world.checkers.seen), world.rules.rebalance == "auto"
     for task in world.checkers.tasks.values():
         job = world.checkers.jobs[task.job]
         forever = "--ms" not in job.spec.command
         ends_well = job.kind is JobKind.BATCH and job.spec.command[-1] == "0"
         stays = job.desired != CANCELLED and job.lease_ms >= lease_ms_min
+        stays = stays and not (levelled and movable(job))
+        stays = stays and (job.priority > threat - DELTA or job.kind is JobKind.DAEMON)
         if task.state is TaskState.RUNNING and (forever or ends_well) and stays and task.device not in but:
             found[task.id] = (task.device, task.attempt)
     return found

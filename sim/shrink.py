@@ -51,6 +51,8 @@ class _Smaller:
         self._try(replace(self.best, faults=()))
         self._without(self.best.faults, lambda plan, kept: replace(plan, faults=tuple(kept)))
         self._without(self.best.quirks, lambda plan, kept: replace(plan, quirks=tuple(kept)))
+        if self.best.balance_ms:
+            self._try(replace(self.best, balance_ms=0))
         if self.best.controllers > 1:
             self._try(replace(self.best, controllers=1))
         self._without(self.best.devices, lambda plan, kept: _with_devices(plan, [d.name for d in kept]))

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from controller.core.records import Constraint
 from protocol.limits import LEASE_MS_MAX, LEASE_MS_MIN
-from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
-from sim.fault_families.kinds import Name, OneOf, Scene, Whole, Word
+from sim import phrases
+from sim.declaring import DECLARE, Features, draw_declared, wish_of
+from sim.fault_families.kinds import Name, OneOf, Phrase, Scene, Whole, Word
 from sim.plan import Args, Order, PlannedDevice
-from sim.world import Wish
 
 AGAIN_MS = 2_500
 TRIES = 20
@@ -50,6 +49,11 @@ ORDERS: dict[str, dict[str, Word]] = {
     "add": DEVICE,
     "ping": DEVICE,
     "unfreeze": {},
+    "declare": DECLARE,
+    "taint": {**DEVICE, "value": Phrase(phrases.taint)},
+    "untaint": {**DEVICE, "value": Phrase(phrases.taint)},
+    "rebalance": {},
+    "make_room": {"nth": Whole(0, 1_000)},
 }
 """Kind of order -> the words that it takes, all of them required."""
 
@@ -68,7 +72,7 @@ def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
     """Gives one order; a submission until somebody answers."""
     world, words = scene.world, dict(order.args)
     world.clock.trace("people", f"{order.kind} {words.get('job', words.get('device', ''))}")
-    if order.kind == "submit":
+    if order.kind in ("submit", "declare"):
         request = world.submit_named(str(words["job"]), wish_of(words))
         world.clock.after(AGAIN_MS, lambda: _submit_again(scene, order, request, tries - 1))
     elif order.kind == "cancel":
@@ -77,6 +81,12 @@ def give(scene: Scene, order: Order, tries: int = TRIES) -> None:
         world.ping(str(words["device"]))
     elif order.kind == "unfreeze":
         world.request_unfreeze()
+    elif order.kind == "rebalance":
+        world.request_rebalance()
+    elif order.kind == "make_room":
+        world.request_room(int(words["nth"]))
+    elif order.kind in ("taint", "untaint"):
+        world.request_taint(str(words["device"]), order.kind, str(words["value"]))
     else:
         world.request_decision(str(words["device"]), order.kind)
 
@@ -87,32 +97,15 @@ def _submit_again(scene: Scene, order: Order, request: int, tries: int) -> None:
         give(scene, order, tries)
 
 
-def wish_of(words: dict[str, int | str]) -> Wish:
-    """A job as its order says it."""
-    service = words["work"] == JobKind.SERVICE
-    site = str(words["site"])
-    return Wish(
-        count=int(words["count"]),
-        runs_ms=int(words["runs_ms"]),
-        exit_code=int(words["exit_code"]),
-        kind=JobKind(str(words["work"])),
-        guarantee=Guarantee[str(words["guarantee"]).upper()],
-        needs=Resources(int(words["cpu_milli"]), int(words["memory_mib"])),
-        constraints=(Constraint("site", "=", site),) if site else (),
-        max_attempts=0 if service else 3,
-        lease_ms=int(words["lease_ms"]),
-        key=str(words["job"]),
-    )
-
-
 def reopen(scene: Scene) -> None:
     """After the faults an operator makes good what is decided against devices, until it is done.
 
-    A quarantine only of a device that had a clone, whose last word it may follow, or that lost its
-    journal: a late status of the life before, in a higher session, looks like one of two machines.
+    A quarantine only of a device that had a clone, whose last word it may follow, that said what can't
+    be true, or that lost its journal: a late status of the life before, in a higher session, looks like
+    one of two machines.
     """
     world = scene.world
-    doubtful = (*scene.clones, *world.checkers.seen.forgetful)
+    doubtful = (*scene.clones, *world.checkers.seen.forgetful, *scene.doubted)
     for name in world.devices:
         row = world.checkers.devices.get(name)
         if row is not None and row.removed:
@@ -125,12 +118,16 @@ def reopen(scene: Scene) -> None:
 
 
 def draw_orders(
-    stream: Callable[[str], Random], devices: tuple[PlannedDevice, ...], lasts_ms: int
+    stream: Callable[[str], Random],
+    devices: tuple[PlannedDevice, ...],
+    lasts_ms: int,
+    features: Features = (),
 ) -> tuple[Order, ...]:
     """Jobs at the beginning and all along; operators as busy as they were drawn."""
     jobs = _draw_jobs(stream("jobs"), devices, lasts_ms)
     people = _draw_people(stream("people"), devices, lasts_ms, jobs)
-    return tuple(sorted(jobs + people, key=lambda order: order.at_ms))
+    more = draw_declared(stream, features, devices, lasts_ms, len(jobs))
+    return tuple(sorted(jobs + people + more, key=lambda order: order.at_ms))
 
 
 def _moments(rng: Random, gap_ms: int, lasts_ms: int) -> list[int]:

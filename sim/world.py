@@ -24,14 +24,16 @@ from controller.core.events import (
     FleetUnfrozen,
     JobCancelled,
     JobSubmitted,
+    RebalanceAsked,
     TaskExplained,
 )
-from controller.core.records import Constraint, TaskRow, TaskSpec
+from controller.core.records import Affinity, Constraint, JobRules, JobState, Spread, TaskRow, TaskSpec
+from controller.core.rules import Rules
 from controller.core.views import RefusalView, SubmittedView
 from protocol.core import Event
 from protocol.limits import LEASE_MS, STOP_GRACE_MS
 from protocol.resources import Resources
-from protocol.tasks import FINAL_TASK, Guarantee, JobKind
+from protocol.tasks import FINAL_TASK, Guarantee, JobKind, TaskState
 from sim.checkers import Checkers
 from sim.clockwork import Clockwork
 from sim.controllers import ControllerProcess
@@ -70,13 +72,22 @@ class Wish:
     stop_grace_ms: int = STOP_GRACE_MS
     key: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    extras: dict[str, int] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    reference_cpu: bool = False
+    affinities: tuple[Affinity, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+    tolerations: tuple[str, ...] = ()
+    rules: JobRules = field(default_factory=JobRules)
 
     def spec(self) -> TaskSpec:
         lasts = ("--ms", str(self.runs_ms)) if self.runs_ms else ()
         command = ("run", *lasts, "--exit", str(self.exit_code))
         return TaskSpec(
-            self.runtime, command, self.env, self.needs, self.constraints, self.timeout_ms, self.stop_grace_ms
-        )
+            self.runtime, command, self.env, self.needs, self.constraints, self.timeout_ms,
+            self.stop_grace_ms, self.extras, self.models, self.reference_cpu, self.affinities, self.spreads,
+            self.tolerations,
+        )  # fmt: skip
 
 
 class World:
@@ -99,6 +110,7 @@ class World:
         self.network.on_delivered = self.checkers.saw
         self.sampler = Sampler(self)
         self.database = Database(self.clock, storage, self.checkers)
+        self.rules = Rules()
         self.replies: dict[int, object] = {}
         """By the number of the request, whoever answered it."""
         self.controllers = [self._make_controller(f"c{number + 1}") for number in range(controllers)]
@@ -113,6 +125,12 @@ class World:
 
     def _make_controller(self, holder: str) -> ControllerProcess:
         return ControllerProcess(FLEET, holder, self.clock, self.network, self.database, self._on_reply)
+
+    def rule(self, rules: Rules) -> None:
+        """What the fleet's operator decided for all jobs and devices; also who judges knows."""
+        for controller in self.controllers:
+            controller.rules = rules
+        self.rules, self.checkers.offer = rules, rules.offer
 
     def add_device(self, name: str, room: Resources = ROOM) -> SimulatedDevice:
         """Another device, still switched off."""
@@ -163,12 +181,12 @@ class World:
         return leader.core
 
     def ready(self, device: str) -> bool:
-        """Whether the controller would place something there."""
+        """Whether the controller would place something there that fits and is not afraid of its condition."""
         core = self.leader.core if self.leader is not None else None
         row = core.ledger.fleet.index.get(device) if core is not None else None
         if core is None or row is None:
             return False
-        view = core.placement.view()
+        view = core.ledger.fleet.view
         return bool(view.online[row] & view.open[row])
 
     def state(self, device: str) -> str:
@@ -221,17 +239,29 @@ class World:
         """Submits it under an id of the caller's; the number of the request."""
         w = wish
         self._counts[job] = w.count
+        closed = {d.job: self._end_of(d.job) for d in w.rules.depends_on}
         return self.request(
             lambda request: JobSubmitted(
                 request, job, job, w.kind, w.count, w.priority, w.guarantee, w.max_attempts, w.ttl_ms,
-                w.lease_ms, w.spec(), "tester", w.key, w.key,
+                w.lease_ms, w.spec(), "tester", w.key, w.key, w.rules, closed,
             )
         )  # fmt: skip
+
+    def _end_of(self, job: str) -> str:
+        """What became of a job that is over, as the API reads it in the database; empty of any other."""
+        row = self.checkers.jobs.get(job)
+        return "" if row is None or row.state is JobState.OPEN else str(row.state)
 
     def _on_reply(self, request: int, body: object) -> None:
         self.replies[request] = body
         if isinstance(body, SubmittedView):
-            self.checkers.saw(JobAccepted(self.now_ms, body.job, self._counts[body.job]))
+            self.checkers.saw(JobAccepted(self.now_ms, body.job, self._count_of(body)))
+
+    def _count_of(self, told: SubmittedView) -> int:
+        """A replayed submit is told no number; that of a daemon only the fleet knows."""
+        if not told.replayed:
+            return told.tasks
+        return self._counts[told.job] or self.checkers.seen.tasks_of.get(told.job, 0)
 
     def cancel(self, job: str) -> object:
         return self.ask(lambda request: JobCancelled(request, job, "tester"))
@@ -246,6 +276,21 @@ class World:
     def request_decision(self, device: str, verb: str) -> int:
         """As `decide`, for who can bear to get no answer."""
         return self.request(lambda request: DeviceDecision(request, device, verb, "tester"))
+
+    def request_taint(self, device: str, verb: str, taint: str) -> int:
+        """`taint` or `untaint`."""
+        return self.request(lambda request: DeviceDecision(request, device, verb, "tester", taint))
+
+    def request_rebalance(self) -> int:
+        """A plan of voluntary moves, begun at once."""
+        return self.request(lambda request: RebalanceAsked(request, "tester", approve=True))
+
+    def request_room(self, nth: int) -> int:
+        """Moves that make room for one of the tasks that wait, begun at once."""
+        tasks = self.checkers.tasks
+        waiting = [task for task in self.checkers.seen.open if tasks[task].state is TaskState.PENDING]
+        task = waiting[nth % len(waiting)] if waiting else "nobody.0"
+        return self.request(lambda request: RebalanceAsked(request, "tester", approve=True, task=task))
 
     def request_unfreeze(self) -> int:
         """As `unfreeze`, for who can bear to get no answer."""

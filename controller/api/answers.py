@@ -11,24 +11,33 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from controller.api.shapes import (
+    AcceleratorShape,
+    AffinityShape,
     AttemptShape,
     ConstraintShape,
+    DependencyShape,
     DeviceShape,
     DocumentShape,
     ExplainShape,
     FilterShape,
+    FitnessShape,
     FleetShape,
     JobShape,
+    RemedyShape,
     ResourcesShape,
     ScoreShape,
+    SpreadShape,
     StoryShape,
     TaskCountsShape,
     TaskShape,
     TaskSpecShape,
+    UsedShape,
 )
-from controller.core.records import AttemptRow, AuditRow, JobRow, TaskRow, TaskSpec
-from controller.core.views import DeviceView, ExplainView, FleetView
+from controller.core.records import AttemptRow, AuditRow, JobRow, JobState, TaskRow, TaskSpec
+from controller.core.views import DeviceView, ExplainView, FleetView, RemedyView
+from protocol.messages import HEALTH_KNOWN, METERED, ON_BATTERY, THROTTLED, UNDERVOLTAGE, Health
 from protocol.resources import Resources
+from protocol.tasks import JobKind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Counts = Mapping[str, int]
@@ -45,8 +54,15 @@ def moment_or_none(wall_ms: int) -> str | None:
 
 
 def resources_shape(amounts: Resources) -> ResourcesShape:
-    cpu_milli, memory_mib, disk_mib, gpu_milli = amounts
-    return ResourcesShape(cpu_milli=cpu_milli, memory_mib=memory_mib, disk_mib=disk_mib, gpu_milli=gpu_milli)
+    return ResourcesShape(
+        cpu_milli=amounts.cpu_milli,
+        memory_mib=amounts.memory_mib,
+        disk_mib=amounts.disk_mib,
+        gpu_milli=amounts.gpu_milli,
+        up_kbit_s=amounts.up_kbit_s,
+        down_kbit_s=amounts.down_kbit_s,
+        slots=amounts.slots,
+    )
 
 
 def spec_shape(spec: TaskSpec) -> TaskSpecShape:
@@ -61,6 +77,17 @@ def spec_shape(spec: TaskSpec) -> TaskSpecShape:
         ],
         timeout_ms=spec.timeout_ms,
         stop_grace_ms=spec.stop_grace_ms,
+        accelerator_models=list(spec.models),
+        extras=spec.extras,
+        reference_cpu=spec.reference_cpu,
+        affinities=[
+            AffinityShape(attribute=a.attribute, operator=a.operator, value=a.value, weight=a.weight)
+            for a in spec.affinities
+        ],
+        spreads=[
+            SpreadShape(attribute=s.attribute, weight=s.weight, targets=dict(s.targets)) for s in spec.spreads
+        ],
+        tolerations=list(spec.tolerations),
     )
 
 
@@ -77,11 +104,13 @@ def task_counts_shape(counts: Counts) -> TaskCountsShape:
 
 def job_shape(job: JobRow, counts: Counts) -> JobShape:
     """`counts`: how many of its tasks are in each state."""
+    rules = job.rules
+    created = moment(job.created_at)
     return JobShape(
         id=job.id,
         name=job.name,
         kind=job.kind.value,
-        count=job.count,
+        count=_count(job, counts),
         priority=job.priority,
         guarantee=job.guarantee.name.lower(),
         max_attempts=job.max_attempts,
@@ -90,11 +119,29 @@ def job_shape(job: JobRow, counts: Counts) -> JobShape:
         task=spec_shape(job.spec),
         state=job.state.value,
         desired=job.desired,
-        created=moment(job.created_at),
-        changed=moment(job.changed_at),
+        created=created,
+        changed=created if job.changed_at == job.created_at else moment(job.changed_at),
         actor=job.actor,
         tasks=task_counts_shape(counts),
+        policy=rules.policy,
+        owner=rules.owner or job.actor,
+        gang=rules.gang,
+        parallel_max=rules.parallel_max,
+        depends_on=[DependencyShape(job=d.job, until=d.until) for d in rules.depends_on],
+        on_return=rules.on_return,
+        schedule=rules.schedule,
+        zone=rules.zone,
+        overlap=rules.overlap,
+        missed=rules.missed,
+        parent=rules.parent,
     )
+
+
+def _count(job: JobRow, counts: Counts) -> int:
+    """Of a daemon: on how many devices it is; those that it has left are cancelled tasks."""
+    if job.kind is not JobKind.DAEMON or job.state is not JobState.OPEN:
+        return job.count
+    return sum(counts.values()) - counts.get("cancelled", 0)
 
 
 def task_shape(task: TaskRow, waits: str = "") -> TaskShape:
@@ -149,7 +196,29 @@ def explain_shape(view: ExplainView) -> ExplainShape:
         summary=view.summary,
         filters=[FilterShape(filter=f.filter, removed=f.removed, reason=f.reason) for f in view.filters],
         scores=[ScoreShape(device=s.device, score=s.score, parts=s.parts) for s in view.scores],
+        reason=view.reason,
+        policy=view.policy,
+        remedies=[remedy_shape(remedy) for remedy in view.remedies],
     )
+
+
+def remedy_shape(view: RemedyView) -> RemedyShape:
+    return RemedyShape(
+        kind=view.kind,
+        name=view.name,
+        device=view.device,
+        amount=view.amount,
+        cost=view.cost,
+        devices=view.devices,
+        words=view.words,
+    )
+
+
+def _used(view: DeviceView) -> UsedShape:
+    if view.last_heartbeat_ms_ago is None:
+        return UsedShape(cpu_milli=None, memory_mib=None, disk_mib=None)
+    used = view.used
+    return UsedShape(cpu_milli=used.cpu_milli, memory_mib=used.memory_mib, disk_mib=used.disk_mib)
 
 
 def device_shape(view: DeviceView) -> DeviceShape:
@@ -164,7 +233,7 @@ def device_shape(view: DeviceView) -> DeviceShape:
         capacity=resources_shape(view.capacity),
         reserved=resources_shape(view.reserved),
         free=resources_shape(view.free),
-        used=resources_shape(view.used),
+        used=_used(view),
         session=view.session,
         runtimes=list(view.runtimes),
         containment=view.containment,
@@ -174,6 +243,30 @@ def device_shape(view: DeviceView) -> DeviceShape:
         last_heartbeat_ms_ago=view.last_heartbeat_ms_ago,
         document=DocumentShape(epoch=view.document[0], number=view.document[1]),
         granted=view.granted,
+        heartbeat_ms=view.heartbeat_ms,
+        accelerators=[AcceleratorShape(name=n, model=m, milli=a) for n, m, a in view.accelerators],
+        extras=view.extras,
+        core_speed_milli=view.core_speed_milli,
+        taints=list(view.taints),
+        doubt=view.doubt,
+        health=fitness_shape(view.health),
+    )
+
+
+def fitness_shape(health: Health) -> FitnessShape | None:
+    """Null until the device has said how it fares."""
+    flags = health.flags
+    if not flags & HEALTH_KNOWN:
+        return None
+    return FitnessShape(
+        throttled=bool(flags & THROTTLED),
+        undervoltage=bool(flags & UNDERVOLTAGE),
+        on_battery=bool(flags & ON_BATTERY),
+        metered=bool(flags & METERED),
+        temperature_c=health.temperature_c,
+        battery_percent=health.battery_percent,
+        wear_percent=health.wear_percent,
+        latency_ms=health.latency_ms,
     )
 
 

@@ -8,7 +8,6 @@ elsewhere: the OpenAPI file is at `/api/v1/openapi.json`.
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controller.api import devices, fleet, jobs, system, tasks
+from controller.api import devices, fleet, jobs, plans, rebalances, system, tasks
 from controller.api.frame import Desk, Frame, caller_of
 from controller.api.gate import Gate
 from controller.api.ids import JobIds
@@ -30,6 +29,7 @@ from controller.api.meter import Meter
 from controller.api.openapi import describe
 from controller.api.port import Busy, CorePort, NoAnswer, SaveLost
 from controller.api.problems import HttpProblem, problem_response
+from controller.api.wording import suggestion, worded
 from controller.brokering import BrokerRefused
 from controller.store.base import StoreError
 
@@ -65,7 +65,7 @@ def build(port: CorePort, options: ApiOptions = ApiOptions()) -> ASGIApp:
         # Ours is `/metrics`. Asking the environment for another on each request costs a tenth of a submit.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for module in (jobs, tasks, devices, fleet, system):
+    for module in (jobs, tasks, devices, fleet, plans, rebalances, system):
         app.include_router(module.router)
     _answer_errors(app)
     describe(app, open_paths, guarded_paths)
@@ -188,9 +188,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = str(first["loc"][-1])[:100]
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, QUERY_WORDS, 1)
-        more = f"; did you mean {near[0]!r}?" if near else ""
+        more = suggestion(name, list(QUERY_WORDS))
         return _respond(
             request, HttpProblem("unknown_parameter", f"no parameter {name!r}{more}", parameter=name)
         )
-    return _respond(request, HttpProblem("invalid_parameter", f"{name}: {first['msg']}", parameter=name))
+    return _respond(request, HttpProblem("invalid_parameter", f"{name}: {worded(first)}", parameter=name))

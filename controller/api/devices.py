@@ -16,15 +16,16 @@ from starlette.responses import JSONResponse, Response
 
 from controller.api.answers import device_shape
 from controller.api.asking import view_of
-from controller.api.bodies import DeviceBody
+from controller.api.bodies import DeviceBody, TaintBody
 from controller.api.frame import Caller, caller_of
 from controller.api.openapi import body_reference
 from controller.api.paging import CURSOR_CHARS_MAX, LIMIT, LIMIT_MAX, cursor_of, position_of
-from controller.api.problems import HttpProblem
+from controller.api.problems import BodyFault, HttpProblem, invalid_body
 from controller.api.reading import read_json
 from controller.api.selector import Selector, parse_selector
 from controller.api.shapes import AddedDeviceShape, DevicePage, DeviceShape, PingShape
 from controller.core.events import DeviceDecision, DevicePinged, DevicesQueried
+from controller.core.taints import check_taint
 from controller.core.views import DevicesView, DeviceView, DoneView, PingView
 from protocol.topics import valid_id
 
@@ -123,6 +124,26 @@ async def drain_device(request: Request, device: str) -> DeviceShape:
     return await _decided(request, device, "drain")
 
 
+@router.post("/devices/{device}/taints", openapi_extra=body_reference(TaintBody))
+async def taint_device(request: Request, device: str) -> DeviceShape:
+    """Only tasks that tolerate it come here any more; setting it twice changes nothing."""
+    body, _ = await read_json(request, TaintBody)
+    if fault := check_taint(body.taint):
+        raise invalid_body([BodyFault("/taint", fault)])
+    try:
+        return await _decided(request, device, "taint", body.taint)
+    except HttpProblem as problem:
+        if problem.code != "invalid":
+            raise
+        raise invalid_body([BodyFault("/taint", problem.detail)]) from None
+
+
+@router.delete("/devices/{device}/taints/{taint:path}")
+async def untaint_device(request: Request, device: str, taint: str) -> DeviceShape:
+    """Takes one taint away, written as it is shown."""
+    return await _decided(request, device, "untaint", taint)
+
+
 @router.post("/devices/{device}/ping")
 async def ping_device(request: Request, device: str) -> PingShape:
     """One command there and back, in microseconds; 504 when no answer comes."""
@@ -137,16 +158,16 @@ def _now_us() -> int:
     return time.monotonic_ns() // 1_000
 
 
-async def _decided(request: Request, device: str, verb: str) -> DeviceShape:
+async def _decided(request: Request, device: str, verb: str, value: str = "") -> DeviceShape:
     """Takes the decision and answers with the device as it is then."""
     caller = caller_of(request)
-    await _decide(caller, device, verb)
+    await _decide(caller, device, verb, value)
     return device_shape(await _device(caller, device))
 
 
-async def _decide(caller: Caller, device: str, verb: str) -> None:
+async def _decide(caller: Caller, device: str, verb: str, value: str = "") -> None:
     _known_form(device)
-    question = DeviceDecision(caller.port.next_request(), device, verb, caller.actor)
+    question = DeviceDecision(caller.port.next_request(), device, verb, caller.actor, value)
     await view_of(caller.port, question, DoneView)
 
 

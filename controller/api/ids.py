@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuv"
-_TIME_CHARS = 9
-"""45 bits of milliseconds: until the year 3084."""
+from controller.core.run_ids import TIME_CHARS, base32
+
 _CHANCE_CHARS = 6
 _CHANCE_BITS = 5 * _CHANCE_CHARS
 
@@ -35,8 +34,4 @@ class JobIds:
             self._last_chance += 1
             if self._last_chance >> _CHANCE_BITS:
                 self._last_ms, self._last_chance = self._last_ms + 1, 0
-        return f"j{_base32(self._last_ms, _TIME_CHARS)}{_base32(self._last_chance, _CHANCE_CHARS)}"
-
-
-def _base32(number: int, chars: int) -> str:
-    return "".join(_DIGITS[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))
+        return f"j{base32(self._last_ms, TIME_CHARS)}{base32(self._last_chance, _CHANCE_CHARS)}"

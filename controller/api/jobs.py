@@ -13,29 +13,31 @@ import hashlib
 import json
 import posixpath
 import re
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from controller.api.answers import job_shape
 from controller.api.asking import view_of
-from controller.api.bodies import ConstraintBody, JobBody, TaskBody
+from controller.api.bodies import VALUE_CHARS_MAX, JobBody, TaskBody
 from controller.api.frame import Caller, caller_of
+from controller.api.meaning import WHOLE_MILLI, dependency_of, job_faults, rules_of, spec_of
 from controller.api.openapi import KEY_PARAMETER, body_reference
 from controller.api.paging import CURSOR_CHARS_MAX, LIMIT, LIMIT_MAX, cursor_of, position_of
 from controller.api.problems import BodyFault, HttpProblem, invalid_body
 from controller.api.reading import read_json
 from controller.api.shapes import JobPage, JobShape
 from controller.core.events import JobCancelled, JobSubmitted
-from controller.core.records import Constraint, JobRow, JobState, TaskSpec
+from controller.core.records import JobRow, JobState, TaskSpec
 from controller.core.views import DoneView, SubmittedView
 from controller.store.base import JobSummary
 from protocol import limits as lim
 from protocol.codec import encode
 from protocol.messages import AssignedAttempt, Assignments, Revision
-from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
 
 ENTRY_BYTES_MAX = 32_768
@@ -44,7 +46,9 @@ _SMALL_BODY_BYTES = 16_384
 """CBOR of an attempt is never larger than its JSON by more than ids and numbers: not worth encoding."""
 PAGE_SPEC_CHARS_MAX = 4_000_000
 """A page of jobs ends early above this: 1,000 jobs of 32 KiB would be one answer of 32 MB."""
+ACCELERATOR_CHARS_MAX = 100
 BATCH_ATTEMPTS = 3
+ENDING_KINDS = ("batch", "cron")
 KEY_CHARS_MAX = 255
 _KEY = re.compile(rf"[!-~]{{1,{KEY_CHARS_MAX}}}")
 _ID = re.compile(r"[a-z0-9]{1,64}")
@@ -77,12 +81,15 @@ async def submit_job(request: Request) -> Response:
     body, body_bytes = await read_json(request, JobBody)
     question = _question(caller, body, key)
     _check_meaning(body, question.spec, body_bytes)
-    view = await view_of(caller.port, question, SubmittedView)
+    try:
+        view = await _submitted(caller, question)
+    except HttpProblem as problem:
+        raise _pointing(problem, body) from None
     if view.replayed:
         made = await _job(caller, view.job)
         shape = job_shape(made.row, made.tasks)
         return _job_response(request, 200, shape, {"Idempotent-Replayed": "true"})
-    return _job_response(request, 201, _fresh(caller, question), {})
+    return _job_response(request, 201, _fresh(caller, question, view.tasks), {})
 
 
 @router.get("/jobs")
@@ -131,41 +138,44 @@ async def cancel_job(request: Request, job: str) -> JobShape:
 def _question(caller: Caller, body: JobBody, key: str) -> JobSubmitted:
     attempts = body.max_attempts
     if attempts is None:
-        attempts = BATCH_ATTEMPTS if body.kind == "batch" else 0
+        attempts = BATCH_ATTEMPTS if body.kind in ENDING_KINDS else 0
     return JobSubmitted(
         request=caller.port.next_request(),
         job=caller.desk.ids.mint(caller.port.wall_ms()),
         name=body.name or _name_for(body.task),
         kind=JobKind(body.kind),
-        count=body.count,
+        count=0 if body.kind == "daemon" else body.count,
         priority=body.priority,
         guarantee=Guarantee[body.guarantee.upper()],
         max_attempts=attempts,
         ttl_ms=body.ttl_ms,
         lease_ms=body.lease_ms,
-        spec=_spec(body.task),
+        spec=spec_of(body.task),
         actor=caller.actor,
         idempotency_key=key,
         fingerprint=_fingerprint(body) if key else "",
+        rules=rules_of(body),
     )
 
 
-def _spec(task: TaskBody) -> TaskSpec:
-    return TaskSpec(
-        runtime=task.runtime,
-        command=task.command,
-        # Sorted, so that two spellings of one job have one fingerprint.
-        env=dict(sorted(task.env.items())),
-        resources=Resources(
-            task.resources.cpu_milli,
-            task.resources.memory_mib,
-            task.resources.disk_mib,
-            task.resources.gpu_milli,
-        ),
-        constraints=tuple(Constraint(c.attribute, c.operator, c.text()) for c in task.constraints),
-        timeout_ms=task.timeout_ms,
-        stop_grace_ms=task.stop_grace_ms,
-    )
+async def _submitted(caller: Caller, question: JobSubmitted) -> SubmittedView:
+    """The core knows open jobs only. Asked first, it can't miss one that ends meanwhile: what it does
+    not know is over, and stored, or never was."""
+    port = caller.port
+    try:
+        return await view_of(port, question, SubmittedView)
+    except HttpProblem as problem:
+        if problem.code != "invalid" or not question.rules.depends_on:
+            raise
+        closed = {}
+        for dependency in question.rules.depends_on:
+            known = await port.read(port.store.job, dependency.job)
+            if known is not None and known.row.state is not JobState.OPEN:
+                closed[dependency.job] = known.row.state.value
+        if not closed:
+            raise
+    again = replace(question, request=port.next_request(), closed=closed)
+    return await view_of(port, again, SubmittedView)
 
 
 def _name_for(task: TaskBody) -> str:
@@ -176,13 +186,7 @@ def _name_for(task: TaskBody) -> str:
 
 def _check_meaning(body: JobBody, spec: TaskSpec, body_bytes: int) -> None:
     """What no single field can tell. Raises `HttpProblem`."""
-    faults: list[BodyFault] = []
-    if body.task.runtime == "process" and not (body.task.command and body.task.command[0]):
-        faults.append(
-            BodyFault("/task/command", 'the runtime process needs a command: ["program", "argument", …]')
-        )
-    for place, constraint in enumerate(body.task.constraints):
-        faults += _constraint_faults(place, constraint)
+    faults = job_faults(body)
     if not faults and body_bytes > _SMALL_BODY_BYTES:
         size = _entry_bytes(spec, body.lease_ms)
         if size > ENTRY_BYTES_MAX:
@@ -194,13 +198,18 @@ def _check_meaning(body: JobBody, spec: TaskSpec, body_bytes: int) -> None:
         raise invalid_body(faults)
 
 
-def _constraint_faults(place: int, constraint: ConstraintBody) -> list[BodyFault]:
-    fault = constraint.fault()
-    return [BodyFault(f"/task/constraints/{place}/{fault[0]}", fault[1])] if fault else []
+def _pointing(problem: HttpProblem, body: JobBody) -> HttpProblem:
+    """The core knows no pointers; a job that it names is one of those to wait for."""
+    if problem.code == "invalid":
+        for place, said in enumerate(body.depends_on):
+            if re.search(rf"\b{dependency_of(said).job}\b", problem.detail):
+                return invalid_body([BodyFault(f"/depends_on/{place}", problem.detail)])
+    return problem
 
 
 def _entry_bytes(spec: TaskSpec, lease_ms: int) -> int:
     """How much of a document one attempt takes, with ids and numbers of the longest kind."""
+    accelerators = min(-(-spec.resources.gpu_milli // WHOLE_MILLI), lim.ACCELERATORS_MAX)
     attempt = AssignedAttempt(
         task="j" * 30,
         attempt=lim.INT_MAX,
@@ -211,6 +220,7 @@ def _entry_bytes(spec: TaskSpec, lease_ms: int) -> int:
         lease_ms=lease_ms,
         timeout_ms=spec.timeout_ms,
         stop_grace_ms=spec.stop_grace_ms,
+        accelerators=("x" * ACCELERATOR_CHARS_MAX,) * accelerators,
     )
     return len(encode(Assignments(Revision(lim.INT_MAX, lim.INT_MAX), (attempt,))))
 
@@ -226,13 +236,17 @@ def _idempotency_key(request: Request) -> str:
 
 
 def _fingerprint(body: JobBody) -> str:
-    """SHA-256 of the job in one spelling: defaults filled in, keys in order, no white space."""
-    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the job in one spelling: defaults left out, keys in order, no white space.
+
+    A field that a later version adds does not change it, so a replay may cross an upgrade.
+    """
+    said = body.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _fresh(caller: Caller, question: JobSubmitted) -> JobShape:
-    """The job as it was accepted. Its stored moments may be some milliseconds later."""
+def _fresh(caller: Caller, question: JobSubmitted, tasks: int) -> JobShape:
+    """The job as it was accepted, with so many tasks. Its stored moments may be some milliseconds later."""
     now = caller.port.wall_ms()
     row = JobRow(
         id=question.job,
@@ -250,13 +264,17 @@ def _fresh(caller: Caller, question: JobSubmitted) -> JobShape:
         created_at=now,
         changed_at=now,
         actor=question.actor,
+        rules=question.rules,
     )
-    return job_shape(row, {"pending": question.count})
+    # A cron job has no tasks of its own, and how many a daemon has is the core's to say.
+    own = {JobKind.CRON: 0, JobKind.DAEMON: tasks}.get(question.kind, question.count)
+    return job_shape(row, {"pending": own})
 
 
 def _job_response(request: Request, status: int, shape: JobShape, headers: dict[str, str]) -> Response:
     headers["Location"] = f"{request.scope.get('root_path', '')}/api/v1/jobs/{shape['id']}"
-    return Response(json.dumps(shape).encode("ascii"), status, headers, media_type="application/json")
+    # A quarter of what json.dumps takes; no text that was let in has a surrogate.
+    return Response(to_json(shape), status, headers, media_type="application/json")
 
 
 # ------------------------------------------------------------------------- reading
@@ -280,8 +298,14 @@ def _bounded(rows: list[JobSummary]) -> list[JobSummary]:
     """The first rows that together stay below the bound of a page, at least one."""
     chars = 0
     for place, summary in enumerate(rows):
-        spec = summary.row.spec
-        chars += sum(map(len, spec.command)) + sum(map(len, spec.env)) + sum(map(len, spec.env.values()))
+        chars += _chars(summary.row.spec)
         if chars > PAGE_SPEC_CHARS_MAX and place:
             return rows[:place]
     return rows
+
+
+def _chars(spec: TaskSpec) -> int:
+    """How long the texts of a spec are; a wish counts as its longest field."""
+    texts = (spec.command, spec.env, spec.env.values(), (c.value for c in spec.constraints))
+    wishes = len(spec.affinities) + len(spec.tolerations) + sum(len(s.targets) for s in spec.spreads)
+    return sum(sum(map(len, each)) for each in texts) + wishes * VALUE_CHARS_MAX

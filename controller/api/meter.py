@@ -30,6 +30,8 @@ HELP = {
     "mqtt_dropped_total": "MQTT messages not sent: no connection, or its queue was full.",
     "devices": "Devices by liveness, and by what operators decided.",
     "tasks": "Tasks by state.",
+    "pending": "Tasks that wait, by what they wait for.",
+    "balance": "How evenly devices are loaded: sqrt(mean((load - mean)²)) is `imbalance`.",
     "jobs": "Jobs by state.",
     "garbage_total": "Messages dropped, by reason.",
     "core_total": "What the core counts, by name.",

@@ -11,11 +11,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from controller.api.bodies import DeviceBody, JobBody
+from controller.api.bodies import DeviceBody, JobBody, TaintBody
+from controller.api.plan_bodies import PlanBody
 from controller.api.problems import ProblemShape
+from controller.api.rebalance_shapes import NoBody, RebalanceBody
 
+BODIES = (JobBody, DeviceBody, TaintBody, PlanBody, RebalanceBody, NoBody)
 _REF = "#/components/schemas/{model}"
 Json = dict[str, Any]  # OpenAPI is a tree without a static shape; it doesn't leave this file
 _PROBLEM_RESPONSE: Json = {
@@ -54,7 +57,8 @@ def describe(app: FastAPI, open_paths: frozenset[str], guarded_paths: frozenset[
 def _complete(schema: Json, open_paths: frozenset[str], guarded_paths: frozenset[str]) -> None:
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    _, bodies = models_json_schema([(JobBody, "validation"), (DeviceBody, "validation")], ref_template=_REF)
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(body, "validation") for body in BODIES]
+    _, bodies = models_json_schema(models, ref_template=_REF)
     problem = TypeAdapter(ProblemShape).json_schema(ref_template=_REF)
     schemas.update(bodies["$defs"], **problem.pop("$defs", {}), ProblemShape=problem)
     for name in ("HTTPValidationError", "ValidationError"):

@@ -18,11 +18,16 @@ from controller.core.events import (
     FleetUnfrozen,
     JobCancelled,
     JobSubmitted,
+    PlanAsked,
+    RebalanceAsked,
+    RebalanceDecided,
+    RebalancesQueried,
     TaskExplained,
     WaitsQueried,
 )
 from controller.core.records import AttemptRow, AuditRow, TaskRow
 from controller.store.base import Counts, JobSummary, OutputPiece, TokenRow
+from firmware_profiles import Catalogue
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +41,10 @@ Question = (
     | DevicesQueried
     | FleetQueried
     | TaskExplained
+    | PlanAsked
+    | RebalanceAsked
+    | RebalanceDecided
+    | RebalancesQueried
     | WaitsQueried
 )
 """Events that a `Reply` with the same `request` answers."""
@@ -61,6 +70,11 @@ class CorePort(Protocol):
 
     async def read(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a read of `store` in a reader thread."""
+        ...
+
+    @property
+    def profiles(self) -> Catalogue:
+        """Device classes that are known here."""
         ...
 
     def next_request(self) -> int: ...

@@ -41,6 +41,7 @@ CODES: dict[str, _Kind] = {
     "body_too_large": _Kind(413, "The body is too large"),
     "unsupported_media_type": _Kind(415, "The body must be JSON"),
     "invalid_body": _Kind(422, "The body is not valid"),
+    "invalid": _Kind(422, "What was asked for can't be"),
     "idempotency_key_reused": _Kind(422, "The Idempotency-Key belongs to another request"),
     "busy": _Kind(429, "Too many requests wait"),
     "internal": _Kind(500, "An error of ours"),

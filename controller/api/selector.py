@@ -10,11 +10,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pydantic_core import PydanticCustomError
-
-from controller.api.bodies import LABEL_PREFIX, known_attribute
 from controller.api.problems import HttpProblem
+from controller.core.condition_faults import condition_fault
 from controller.core.views import DeviceView
+from protocol.resources import NAMES
 
 TERMS_MAX = 16
 _TERM = re.compile(r"(?P<no>!?)(?P<attribute>[^!=]+)(?:(?P<operator>!=|==?)(?P<value>[^=!]*))?")
@@ -55,10 +54,9 @@ def _term(text: str) -> _Term:
     match = _TERM.fullmatch(text)
     if match is None or (match["no"] and match["operator"]):
         raise _wrong(f"{text[:60]!r} is not ATTRIBUTE=VALUE, ATTRIBUTE!=VALUE, ATTRIBUTE or !ATTRIBUTE")
-    try:
-        attribute = known_attribute(match["attribute"].strip())
-    except PydanticCustomError as error:
-        raise _wrong(f"{text[:60]!r}: {error.message()}") from None
+    attribute = match["attribute"].strip()
+    if fault := condition_fault(attribute, "exists", ""):
+        raise _wrong(f"{text[:60]!r}: {fault[1]}")
     value = match["value"].strip() if match["operator"] else None
     return _Term(_reader(attribute), value, bool(match["no"]) or match["operator"] == "!=")
 
@@ -66,11 +64,16 @@ def _term(text: str) -> _Term:
 def _reader(attribute: str) -> Callable[[DeviceView], tuple[str, ...]]:
     """How to read the attribute's values of a device; none when it has no such thing."""
     if attribute == "site":
-        attribute = LABEL_PREFIX + "site"
-    if attribute.startswith(LABEL_PREFIX):
-        label = attribute.removeprefix(LABEL_PREFIX)
-        return lambda device: (device.labels[label],) if label in device.labels else ()
-    return _READERS[attribute]
+        attribute = "label.site"
+    kind, dot, name = attribute.partition(".")
+    if not dot:
+        return _READERS[attribute]
+    if kind == "label":
+        return lambda device: (device.labels[name],) if name in device.labels else ()
+    if kind == "extra":
+        return lambda device: (str(device.extras[name]),) if name in device.extras else ()
+    place = NAMES.index(name)
+    return lambda device: (str(device.capacity[place]),)
 
 
 _READERS: dict[str, Callable[[DeviceView], tuple[str, ...]]] = {
@@ -79,6 +82,10 @@ _READERS: dict[str, Callable[[DeviceView], tuple[str, ...]]] = {
     "runtime": lambda device: device.runtimes,
     "version": lambda device: (device.version,) if device.version else (),
     "containment": lambda device: (device.containment,) if device.containment else (),
+    "limits": lambda device: (device.limits,) if device.limits else (),
+    "accelerator": lambda device: tuple(model for _, model, _ in device.accelerators),
+    "heartbeat_ms": lambda device: (str(device.heartbeat_ms),),
+    "core_speed_milli": lambda device: (str(device.core_speed_milli),),
 }
 
 

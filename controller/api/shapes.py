@@ -16,12 +16,33 @@ class ResourcesShape(TypedDict):
     memory_mib: int
     disk_mib: int
     gpu_milli: int
+    up_kbit_s: int
+    down_kbit_s: int
+    slots: int
+
+
+class UsedShape(TypedDict):
+    """What a device measures of itself; null until its first heartbeat. Nothing else is measured."""
+
+    cpu_milli: int | None
+    memory_mib: int | None
+    disk_mib: int | None
 
 
 class ConstraintShape(TypedDict):
     attribute: str
     operator: str
     value: str
+
+
+class AffinityShape(ConstraintShape):
+    weight: int
+
+
+class SpreadShape(TypedDict):
+    attribute: str
+    weight: int
+    targets: dict[str, int]
 
 
 class TaskSpecShape(TypedDict):
@@ -32,6 +53,17 @@ class TaskSpecShape(TypedDict):
     constraints: list[ConstraintShape]
     timeout_ms: int
     stop_grace_ms: int
+    accelerator_models: list[str]
+    extras: dict[str, int]
+    reference_cpu: bool
+    affinities: list[AffinityShape]
+    spreads: list[SpreadShape]
+    tolerations: list[str]
+
+
+class DependencyShape(TypedDict):
+    job: str
+    until: str
 
 
 class TaskCountsShape(TypedDict):
@@ -62,6 +94,17 @@ class JobShape(TypedDict):
     changed: str
     actor: str
     tasks: TaskCountsShape
+    policy: str
+    owner: str
+    gang: bool
+    parallel_max: int
+    depends_on: list[DependencyShape]
+    on_return: str
+    schedule: str
+    zone: str
+    overlap: bool
+    missed: str
+    parent: str
 
 
 class TaskShape(TypedDict):
@@ -121,6 +164,18 @@ class ScoreShape(TypedDict):
     parts: dict[str, float]
 
 
+class RemedyShape(TypedDict):
+    """One change after which a pending task would be placed."""
+
+    kind: str
+    name: str
+    device: str
+    amount: int
+    cost: float
+    devices: int
+    words: str
+
+
 class ExplainShape(TypedDict):
     task: str
     state: str
@@ -129,6 +184,9 @@ class ExplainShape(TypedDict):
     summary: str
     filters: list[FilterShape]
     scores: list[ScoreShape]
+    reason: str
+    policy: str
+    remedies: list[RemedyShape]
 
 
 class DocumentShape(TypedDict):
@@ -136,6 +194,25 @@ class DocumentShape(TypedDict):
 
     epoch: int
     number: int
+
+
+class AcceleratorShape(TypedDict):
+    name: str
+    model: str
+    milli: int
+
+
+class FitnessShape(TypedDict):
+    """How a device fares, as it told last; 0 is unknown for wear."""
+
+    throttled: bool
+    undervoltage: bool
+    on_battery: bool
+    metered: bool
+    temperature_c: int
+    battery_percent: int
+    wear_percent: int
+    latency_ms: int
 
 
 class DeviceShape(TypedDict):
@@ -149,7 +226,7 @@ class DeviceShape(TypedDict):
     capacity: ResourcesShape
     reserved: ResourcesShape
     free: ResourcesShape
-    used: ResourcesShape
+    used: UsedShape
     session: int
     runtimes: list[str]
     containment: str
@@ -159,6 +236,13 @@ class DeviceShape(TypedDict):
     last_heartbeat_ms_ago: int | None
     document: DocumentShape
     granted: bool
+    heartbeat_ms: int
+    accelerators: list[AcceleratorShape]
+    extras: dict[str, int]
+    core_speed_milli: int
+    taints: list[str]
+    doubt: str
+    health: FitnessShape | None
 
 
 class AddedDeviceShape(TypedDict):

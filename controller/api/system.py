@@ -71,6 +71,8 @@ async def _core_families(port: CorePort) -> list[Family]:
     return [
         Family("devices", "gauge", "state", view.devices),
         Family("tasks", "gauge", "state", {**counts.tasks, **view.tasks}),
+        Family("pending", "gauge", "reason", view.pending),
+        Family("balance", "gauge", "figure", view.balance),
         Family("jobs", "gauge", "state", {**counts.jobs, "open": view.jobs_open}),
         Family("garbage_total", "counter", "reason", view.garbage),
         Family("core_total", "counter", "name", view.counters),

@@ -12,9 +12,15 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from controller.core.broker_link import BrokerLink
+from controller.core.claims import NONSENSE, doubt_of
 from controller.core.commands import Commands
+from controller.core.condition import Condition
+from controller.core.cron import Cron
+from controller.core.daemons import Daemons
+from controller.core.dependencies import Dependencies
 from controller.core.documents import Documents
-from controller.core.effects import Confirm, PublishFleet, Reply
+from controller.core.effects import Confirm, Reply
 from controller.core.events import (
     CanaryReturned,
     DeviceDecision,
@@ -26,12 +32,18 @@ from controller.core.events import (
     JobCancelled,
     JobSubmitted,
     LeaderRenewed,
+    PlanAsked,
+    RebalanceAsked,
+    RebalanceDecided,
+    RebalancesQueried,
     TaskExplained,
     WaitsQueried,
     WallClockRead,
 )
+from controller.core.explaining import Explaining
 from controller.core.failover import Failover
 from controller.core.fleet import Fleet, Ints
+from controller.core.foresight import Foresight
 from controller.core.holds import Holds
 from controller.core.jobs import Jobs
 from controller.core.leadership import SPEAK_MS, Beginning
@@ -39,17 +51,21 @@ from controller.core.leases import Leases
 from controller.core.ledger import Ledger
 from controller.core.liveness import Liveness
 from controller.core.loading import load_devices, load_work
+from controller.core.nominations import DUE as NOMINATION_DUE
+from controller.core.nominations import Nominations
 from controller.core.operators import Operators
 from controller.core.output import Output
 from controller.core.pictures import Pictures
 from controller.core.placement import Placement
+from controller.core.preemption import Preemption
+from controller.core.rebalance import Rebalance
 from controller.core.records import LeaderRow, Snapshot
+from controller.core.returns import Returns
+from controller.core.rules import Rules
 from controller.core.sessions import Sessions
 from controller.core.tasks import Tasks
 from controller.core.views import DoneView, RefusalView
-from protocol.backoff import CONTROLLER_RECONNECT_MS
 from protocol.core import (
-    Connect,
     Effect,
     Event,
     GarbageArrived,
@@ -64,8 +80,6 @@ from protocol.errors import GarbageReason
 from protocol.limits import LEASE_MS, hold_ms
 from protocol.messages import (
     Answer,
-    Canary,
-    ControllerStatus,
     Inventory,
     OutputChunk,
     Runs,
@@ -75,7 +89,6 @@ from protocol.tasks import AttemptId
 from protocol.topics import CONTROLLER
 
 RENEW_MS = 3_000
-CANARY_MS = 5_000
 DUE_BATCH = 2_000
 RESTORED_EPOCH = "restored_epoch"
 """Fleet fact: the epoch taken when a restored database was last found out (D1)."""
@@ -84,7 +97,7 @@ RESTORED_MARK = "restored"
 
 
 class Controller:
-    """Implements `protocol.core.Core`. `policy` is a name in `scheduler.policies`."""
+    """Implements `protocol.core.Core`. `rules` are the fleet's; the defaults are in `core.rules`."""
 
     def __init__(
         self,
@@ -92,46 +105,58 @@ class Controller:
         beginning: Beginning,
         now_ms: int,
         rng: random.Random,
-        policy: str = "spread",
+        rules: Rules | None = None,
     ) -> None:
         leader = snapshot.leader
         self.rng = rng
         self.now_ms = now_ms
-        self.ledger = Ledger(Fleet(), leader.epoch, leader.holder)
+        rules = rules or Rules()
+        self.ledger = Ledger(Fleet(rules.offer, rules.profiles), leader.epoch, leader.holder)
         self.ledger.wall_offset_ms = beginning.wall_offset_ms
         self.speak_until_ms = beginning.asked_ms + SPEAK_MS
         restored = leader.epoch if beginning.restored else int(snapshot.fleet.get(RESTORED_EPOCH, "0"))
         load_devices(self.ledger, snapshot, now_ms)
-        self._wire(restored, policy, now_ms)
+        self._wire(restored, rules, now_ms)
         self.documents.doubt(restored)
         load_work(self.ledger, snapshot, self.jobs, self.documents, self.operators, now_ms)
+        self.cron.recall(now_ms)
         self.failover.recall(snapshot.fleet, now_ms)
         self.failover.resume(now_ms)
+        self.rebalance.carrying.recall()
         self._begin(snapshot, beginning, restored, now_ms)
         self.placement.wake(now_ms)
 
-    def _wire(self, restored: int, policy: str, now_ms: int) -> None:
+    def _wire(self, restored: int, rules: Rules, now_ms: int) -> None:
         ledger = self.ledger
         self.documents = Documents(ledger)
-        self.tasks = Tasks(ledger, self.documents, restored)
+        self.condition = Condition(ledger.fleet)
+        self.tasks = Tasks(ledger, self.documents, self.condition, restored)
         self.holds = Holds(ledger, self.documents, self.tasks)
         self.sessions = Sessions(ledger)
         self.liveness = Liveness(ledger)
-        self.leases = Leases(ledger, self.documents, self.sessions, self.holds, self.liveness, restored)
-        self.failover = Failover(ledger, self.holds)
+        self.leases = Leases(
+            ledger, self.documents, self.sessions, self.holds, self.liveness, self.condition, restored
+        )
+        self.failover = Failover(ledger, self.holds, self.condition)
         self.operators = Operators(ledger, self.holds, self.sessions)
-        self.jobs = Jobs(ledger, self.tasks, self.holds)
+        self.dependencies = Dependencies(ledger, self.tasks)
+        self.daemons = Daemons(ledger, self.tasks, self.holds)
+        self.jobs = Jobs(ledger, self.tasks, self.holds, self.dependencies, self.daemons)
+        self.cron = Cron(ledger, self.jobs)
         self.output = Output(ledger)
         self.commands = Commands(ledger)
-        self.placement = Placement(ledger, self.tasks, policy)
-        self.pictures = Pictures(ledger, self.placement, self.failover, now_ms)
-        self.link_session = 0
-        self.linked = False
+        self.nominations = Nominations(ledger)
+        self.preemption = Preemption(ledger, self.holds, self.nominations)
+        self.placement = Placement(ledger, self.tasks, self.condition, self.preemption, rules)
+        self.returns = Returns(ledger, self.holds, self.placement)
+        self.explaining = Explaining(ledger, self.placement, self.failover)
+        self.pictures = Pictures(ledger, self.placement, self.failover, self.explaining, now_ms)
+        self.foresight = Foresight(ledger, self.placement)
+        self.rebalance = Rebalance(
+            ledger, self.holds, self.placement, self.operators, self.failover, self.explaining, rules, now_ms
+        )
+        self.link = BrokerLink(ledger, self.liveness, self.failover, self.rng, now_ms)
         self.renew_due_ms = now_ms + RENEW_MS
-        self.canary = self.canary_back = 0
-        deadlines = ledger.deadlines
-        deadlines.set("link", 0, now_ms)
-        deadlines.set("canary", 0, now_ms + CANARY_MS)
         self._handlers = self._table()
         self._due = self._due_table()
 
@@ -181,6 +206,8 @@ class Controller:
             self.placement.due_ms,
             self.documents.next_due_ms(),
             self.operators.next_due_ms(),
+            self.rebalance.next_due_ms(),
+            self.foresight.next_due_ms(self.now_ms),
             self.liveness.due_ms if self.liveness.watching else None,
         ):
             if other is not None:
@@ -209,15 +236,18 @@ class Controller:
             HeartbeatBatch: self._on_heartbeats,
             MessageArrived: self._on_message,
             GarbageArrived: self._on_garbage,
-            LinkUp: self._on_link_up,
-            LinkDown: self._on_link_down,
-            CanaryReturned: self._on_canary,
+            LinkUp: self.link.on_up,
+            LinkDown: self.link.on_down,
+            CanaryReturned: self.link.on_canary,
             LeaderRenewed: self._on_renewed,
             WallClockRead: self._on_wall_clock,
             SaveFailed: lambda e, now: None,
             JobSubmitted: self._on_request(self.jobs.submit),
             JobCancelled: self._on_request(self.jobs.cancel),
             DeviceDecision: self._on_request(self.operators.decide),
+            RebalanceAsked: self._on_request(self.rebalance.ask),
+            RebalanceDecided: self._on_request(self.rebalance.decide),
+            RebalancesQueried: self.rebalance.query,
             DevicePinged: self._on_request(self.commands.ping),
             FleetUnfrozen: self._on_request(self._on_unfrozen),
             DevicesQueried: lambda e, now: ledger.emit(
@@ -225,7 +255,8 @@ class Controller:
             ),
             FleetQueried: lambda e, now: ledger.emit(Reply(e.request, self.pictures.fleet_view(now))),
             TaskExplained: self._on_explain,
-            WaitsQueried: lambda e, now: ledger.emit(Reply(e.request, self.placement.waits(e.tasks, now))),
+            PlanAsked: self._on_plan,
+            WaitsQueried: lambda e, now: ledger.emit(Reply(e.request, self.explaining.waits(e.tasks, now))),
         }
 
     def _on_request(self, method: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
@@ -280,6 +311,8 @@ class Controller:
         if event.reason == GarbageReason.EMPTY and row is not None and self.ledger.fleet.removed[row]:
             return  # our own deletion of its retained messages
         self.ledger.count_garbage(event.reason)
+        if row is not None and event.channel == Inventory.channel and event.reason in NONSENSE:
+            self.operators.on_nonsense(row, event.detail, now_ms)
 
     def _on_status(self, row: int, message: Status, now_ms: int) -> None:
         if not self.sessions.accept(row, message.session, now_ms):
@@ -295,6 +328,7 @@ class Controller:
         if not accepted and self.sessions.newer(row, message.session):
             return
         self.holds.on_runs(row, message, now_ms)
+        self.returns.look(row, now_ms)
         self.placement.notice_room(now_ms)
 
     def _on_inventory(self, row: int, message: Inventory, now_ms: int) -> None:
@@ -302,50 +336,18 @@ class Controller:
         if not self.sessions.accept(row, message.session, now_ms) or message.number < fleet.inventory[row]:
             return
         fleet.note_inventory(row, message.number)
-        fleet.describe(row, message)
+        if doubt := doubt_of(message):
+            fleet.records[row].doubt = doubt
+            self.operators.quarantine(row, now_ms)
+            return
+        self.operators.calm_nonsense(row)
+        lifted = self.nominations.lifted_on(row)
+        fleet.describe(row, message, self.ledger.shares(row))
+        self.nominations.restore(lifted)
         self.liveness.hasten(now_ms)
         self.ledger.save(fleet.records[row])
 
-    # ------------------------------------------------------------- link, canary, leadership
-
-    def _on_link_up(self, event: LinkUp, now_ms: int) -> None:
-        if event.session != self.link_session:
-            return
-        self.linked = True
-        self.liveness.watch(now_ms)
-        self.canary_back = self.canary
-        self.ledger.deadlines.set("canary", 0, now_ms)
-        self.ledger.emit(PublishFleet(ControllerStatus(True, self.ledger.leader, self.ledger.epoch)))
-
-    def _on_link_down(self, event: LinkDown, now_ms: int) -> None:
-        if event.session != self.link_session:
-            return
-        self.linked = False
-        self.liveness.look_away()
-        self.ledger.note("warning", "connection to the broker lost", reason=event.reason)
-        self.ledger.deadlines.set("link", 0, now_ms + self.rng.randrange(100, CONTROLLER_RECONNECT_MS))
-
-    def _connect(self) -> None:
-        self.link_session += 1
-        will = ControllerStatus(False, self.ledger.leader, self.ledger.epoch)
-        self.ledger.emit(Connect(self.link_session, will))
-
-    def _send_canary(self, now_ms: int) -> None:
-        """The last one must be back before the next is sent; else we are deaf and move nothing."""
-        self.ledger.deadlines.set("canary", 0, now_ms + CANARY_MS)
-        if not self.linked:
-            return
-        if self.canary_back != self.canary:
-            self.failover.deaf = True
-            self.ledger.alarm("canary", "the broker does not return the controller's own messages")
-        self.canary += 1
-        self.ledger.emit(PublishFleet(Canary(self.ledger.epoch, self.canary)))
-
-    def _on_canary(self, event: CanaryReturned, now_ms: int) -> None:
-        if (event.epoch, event.number) == (self.ledger.epoch, self.canary):
-            self.canary_back = event.number
-            self.failover.hear_again(now_ms)
-            self.ledger.calm("canary")
+    # ------------------------------------------------------------- leadership
 
     def _renew(self, now_ms: int) -> None:
         self.renew_due_ms = now_ms + RENEW_MS
@@ -361,9 +363,10 @@ class Controller:
 
     def _on_wall_clock(self, event: WallClockRead, now_ms: int) -> None:
         self.ledger.wall_offset_ms = event.offset_ms
+        self.cron.on_wall_clock(now_ms)
 
     def _on_unfrozen(self, event: FleetUnfrozen, now_ms: int) -> None:
-        if self.failover.unfreeze():
+        if self.failover.unfreeze(now_ms):
             self.ledger.audit(now_ms, "fleet", "failover", "frozen", "open", event.actor)
         self.ledger.emit(Reply(event.request, DoneView("fleet")))
 
@@ -372,20 +375,30 @@ class Controller:
         if task is None:
             body: object = RefusalView("not_open", f"task {event.task} is not open")
         else:
-            body = self.placement.explain(task, now_ms)
+            body = self.explaining.explain(task, now_ms)
         self.ledger.emit(Reply(event.request, body))
+
+    def _on_plan(self, event: PlanAsked, now_ms: int) -> None:
+        if self._leading(now_ms):
+            self.foresight.ask(event, now_ms)
+        else:  # nobody would go on with it
+            refusal = RefusalView("not_ready", "this controller does not lead at the moment")
+            self.ledger.emit(Reply(event.request, refusal))
 
     # ------------------------------------------------------------- time
 
     def _due_table(self) -> dict[str, Callable[[Any, int], None]]:
         return {
             "hold": lambda key, now: self.failover.on_due(AttemptId(*key), now),
-            "ready": lambda key, now: self.jobs.on_ready(key),
+            "ready": self.jobs.on_ready,
             "expired": self.jobs.on_expired,
-            "freeze": lambda key, now: self.failover.on_freeze_due(key),
+            "cron": self.cron.on_due,
+            NOMINATION_DUE: lambda key, now: self.nominations.on_due(key),
+            "freeze": self.failover.on_freeze_due,
+            "lost": lambda key, now: self.failover.step(now),
             "command": lambda key, now: self.commands.on_due(key),
-            "link": lambda key, now: self._connect(),
-            "canary": lambda key, now: self._send_canary(now),
+            "link": lambda key, now: self.link.connect(),
+            "canary": lambda key, now: self.link.send_canary(now),
             "waited": lambda key, now: self._on_waited(now),
         }
 
@@ -406,13 +419,22 @@ class Controller:
                 break
         if (due_ms := self.operators.next_due_ms()) is not None and now_ms >= due_ms:
             self.operators.step(now_ms)
+        if (due_ms := self.rebalance.next_due_ms()) is not None and now_ms >= due_ms:
+            self.rebalance.step(now_ms)
+        if self.ledger.waiting:  # a device that cools down, or is quiet for long enough, sends no event
+            self.condition.refresh(now_ms)
         self.placement.notice_room(now_ms)
+        self.foresight.step()
 
     def _after(self, now_ms: int) -> None:
         """What any event may have set off: state changes of devices, a round of placement, revisions."""
-        while self.liveness.changed:
-            self.failover.on_change(self.liveness.changed.pop(), now_ms)
+        if self.liveness.changed:
+            changed, self.liveness.changed = self.liveness.changed, []
+            self.failover.on_changes(changed, now_ms)
+            for row in changed:
+                self.returns.look(row, now_ms)
             self.placement.notice_room(now_ms)
+        self._draw_consequences(now_ms)
         if self.ledger.newly_ready:
             # A retry whose pause is over frees no room, and nobody else would look.
             self.ledger.newly_ready = False
@@ -423,3 +445,10 @@ class Controller:
             self.placement.run(now_ms)
         if (due_ms := self.documents.next_due_ms()) is not None and now_ms >= due_ms:
             self.documents.flush(now_ms)
+        self._draw_consequences(now_ms)
+
+    def _draw_consequences(self, now_ms: int) -> None:
+        """What follows from devices and jobs that changed, in the same commit."""
+        self.daemons.follow(now_ms)
+        self.dependencies.follow(now_ms)
+        self.returns.follow(now_ms)

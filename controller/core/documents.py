@@ -9,8 +9,11 @@ It decides no placement and frees nothing.
 
 from __future__ import annotations
 
+from collections import deque
+
 from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState, DocumentRow
+from controller.core.shares import names_given
 from protocol import limits
 from protocol.messages import AssignedAttempt, Assignments, Revision
 from protocol.pace import Pace
@@ -25,6 +28,8 @@ REPUBLISH_MS = 1_000
 REVISIONS_AT_ONCE = 1_000
 REVISION_MS = 2
 """All devices together: a burst, then 500 a second; beyond it additions gather."""
+LOT_MS = 20
+"""Between two looks at those that wait for this pace: ten revisions share a commit."""
 
 
 class Documents:
@@ -39,6 +44,8 @@ class Documents:
         self.acknowledgements: dict[int, int] = {}
         self.pace = Pace(REVISIONS_AT_ONCE, REVISION_MS)
         self.paces: dict[int, Pace] = {}
+        self._ready: deque[int] = deque()
+        """Rows whose waiting is over, but for the pace of all."""
         self.doubted: dict[int, None] = {}
         """Rows whose document is of before a restore: what it lists may have ended since, and who
         forgot that would start it again. Nothing is told to them before they reported (D1)."""
@@ -100,6 +107,7 @@ class Documents:
         attempt.hold_until_ms = self.hold_until_ms(attempt)
         attempt.holder = self.holder(attempt)
         attempt.row.state = AttemptState.REMOVED
+        self.ledger.moved[attempt.device] = None
 
     # ------------------------------------------------------------- leases seen from an attempt
 
@@ -186,17 +194,29 @@ class Documents:
     # ------------------------------------------------------------- gathering
 
     def flush(self, now_ms: int) -> None:
-        """Publishes every change whose waiting is over."""
-        for row in self._due_rows(now_ms):
+        """Publishes every change whose waiting is over.
+
+        Whose waiting is over is found out once for all of them: in a storm thousands wait for the pace.
+        """
+        if not self._ready:
+            self._ready.extend(self._due_rows(now_ms))
+        while self._ready:
             if not self.pace.admits(now_ms):
-                self.look_ms = self.pace.due_ms()
+                self.look_ms = max(self.pace.due_ms(), now_ms + LOT_MS)
                 return
-            self.pace.take(now_ms)
-            self._pace_of(row).take(now_ms)
-            self.revise(row, now_ms)
+            if self._due(row := self._ready.popleft(), now_ms):
+                self.pace.take(now_ms)
+                self._pace_of(row).take(now_ms)
+                self.revise(row, now_ms)
         due = [self._add_due_ms(r) for r in self.adds if not self._waits(r)]
         due += [self._acknowledge_due_ms(r) for r in self.acknowledgements if not self._waits(r)]
         self.look_ms = min(due, default=None)
+
+    def _due(self, row: int, now_ms: int) -> bool:
+        """Whether something of it is still to be told, now."""
+        adds = row in self.adds and self._add_due_ms(row) <= now_ms
+        acknowledges = row in self.acknowledgements and self._acknowledge_due_ms(row) <= now_ms
+        return (adds or acknowledges) and not self._waits(row)
 
     def _due_rows(self, now_ms: int) -> list[int]:
         """Additions first; a revision that adds also acknowledges."""
@@ -243,8 +263,12 @@ def _shortest_ms(content: tuple[AssignedAttempt, ...]) -> int:
 
 def entry(attempt: Attempt) -> AssignedAttempt:
     """What a document says of an attempt."""
-    job, spec = attempt.job.row, attempt.job.row.spec
+    job, spec, given = attempt.job.row, attempt.job.row.spec, attempt.row.given
+    # Slots are counted here alone, and an agent of before they were there reads no longer row than four.
+    resources = spec.resources._replace(slots=0)
+    if given:
+        resources = resources._replace(cpu_milli=attempt.share.resources.cpu_milli)
     return AssignedAttempt(
-        attempt.row.task, attempt.row.attempt, spec.runtime, spec.command, spec.env, spec.resources,
-        job.guarantee, job.lease_ms, spec.timeout_ms, spec.stop_grace_ms,
+        attempt.row.task, attempt.row.attempt, spec.runtime, spec.command, spec.env, resources,
+        job.guarantee, job.lease_ms, spec.timeout_ms, spec.stop_grace_ms, accelerators=names_given(given),
     )  # fmt: skip

@@ -6,13 +6,14 @@ Requests carry a number that their `Reply` repeats, and the actor for the audit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
-from controller.core.records import TaskSpec
+from controller.core.changes import Change
+from controller.core.records import JobRules, TaskSpec
 from protocol.core import Event
 from protocol.messages import Heartbeat
 from protocol.tasks import Guarantee, JobKind
@@ -34,13 +35,16 @@ class HeartbeatBatch(Event):
     held: npt.NDArray[np.int64]
     used: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64] | None = None
+    health: npt.NDArray[np.int64] | None = None
+    """(n, 5) as in `protocol.messages.Health`; None: nobody says anything."""
 
     def of(self, which: npt.NDArray[np.bool_]) -> HeartbeatBatch:
         """Only those rows."""
         devices = list(compress(self.devices, which))
         rows = None if self.rows is None else self.rows[which]
+        health = None if self.health is None else self.health[which]
         return HeartbeatBatch(
-            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which], rows
+            devices, self.sessions[which], self.seqs[which], self.held[which], self.used[which], rows, health
         )
 
 
@@ -53,6 +57,9 @@ def heartbeat_batch(gathered: list[tuple[str, Heartbeat]]) -> HeartbeatBatch:
         np.array([m.seq for m in messages], np.int64),
         np.array([m.held for m in messages], np.int64),
         np.array([m.used for m in messages], np.int64),
+        health=np.array([m.health for m in messages], np.int64)
+        if any(m.health.flags for m in messages)
+        else None,
     )
 
 
@@ -96,6 +103,9 @@ class JobSubmitted(Event):
     actor: str
     idempotency_key: str = ""
     fingerprint: str = ""
+    rules: JobRules = field(default_factory=JobRules)
+    closed: dict[str, str] = field(default_factory=dict)
+    """State of jobs that are over, of those it depends on: the core knows only open ones."""
 
 
 @dataclass(slots=True)
@@ -109,12 +119,14 @@ class JobCancelled(Event):
 
 @dataclass(slots=True)
 class DeviceDecision(Event):
-    """An operator's decision on a device: `cordon`, `uncordon`, `drain`, `add` or `remove`."""
+    """An operator's decision on a device: `cordon`, `uncordon`, `drain`, `add`, `remove`; `taint` and
+    `untaint` with the taint as `value`."""
 
     request: int
     device: str
     verb: str
     actor: str
+    value: str = ""
 
 
 @dataclass(slots=True)
@@ -165,3 +177,49 @@ class TaskExplained(Event):
 
     request: int
     task: str
+
+
+@dataclass(slots=True)
+class PlanAsked(Event):
+    """What would happen if all of `changes` came, one after the other; nothing is changed.
+
+    `survive`: also, what would break if any one site (1) or any two (2) were lost after that.
+    """
+
+    request: int
+    changes: tuple[Change, ...]
+    survive: int = 0
+
+
+@dataclass(slots=True)
+class RebalanceAsked(Event):
+    """Somebody wants a plan of voluntary moves. `dry_run`: only to look at; `approve`: begin it at once.
+
+    `moves_max`: at most so many moves; 0: as the fleet's rules say. `task`: a pending one that room is to
+    be made for; empty: the fleet is to be levelled.
+    """
+
+    request: int
+    actor: str
+    dry_run: bool = False
+    approve: bool = False
+    moves_max: int = 0
+    task: str = ""
+
+
+@dataclass(slots=True)
+class RebalanceDecided(Event):
+    """A plan is approved or, where `approve` is false, rejected; what is on its way then goes on."""
+
+    request: int
+    plan: str
+    approve: bool
+    actor: str
+
+
+@dataclass(slots=True)
+class RebalancesQueried(Event):
+    """All plans of voluntary moves that are remembered, or one with its moves."""
+
+    request: int
+    plan: str = ""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from controller.core.fleet import NEVER, OFFLINE, ONLINE
+from controller.core.condition import LOST, Condition
+from controller.core.fleet import NEVER, OFFLINE, ONLINE, Flags
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Ledger
 from controller.core.records import AttemptState
@@ -22,12 +23,16 @@ STORM_DEVICES = 10
 STORM_SHARE = 0.2
 STORM_WINDOW_MS = LEASE_MS
 FREEZE_MS = 2 * hold_ms(LEASE_MS)
-FAILOVERS_AT_ONCE = 1_000
-FAILOVER_MS = 1
-"""A controller that moves faster than devices can start only piles up documents."""
+FAILOVERS_AT_ONCE = 2_000
+FAILOVER_US = 200
+"""Then 5,000 a second: what one core decides and one SQLite commits in about half of the time, so
+that heartbeats are answered beside it. What devices are told has a pace of its own (`documents`)."""
+STEP_MS = 100
+"""Between two lots of a long queue, so that a lot is worth its commit."""
 RETRY_MS = 500
 HEARING_MS = LEASE_MS
 """After our own deafness devices have so long to be heard again before their silence counts."""
+DEVICE_LOST = "device lost"
 FROZEN = "frozen:"
 """Fleet fact of a site whose failover is frozen: a restart in a storm must not end the freeze."""
 
@@ -35,16 +40,21 @@ FROZEN = "frozen:"
 class Failover:
     """Watches attempts on devices that are not online."""
 
-    def __init__(self, ledger: Ledger, holds: Holds) -> None:
+    def __init__(self, ledger: Ledger, holds: Holds, condition: Condition) -> None:
         self.ledger = ledger
         self.fleet = ledger.fleet
         self.holds = holds
+        self.condition = condition
         self.frozen: dict[int, int] = {}
         """Site -> until when its failover is frozen."""
         self.deaf = False
         """The canary did not return: we cannot tell silence from our own deafness."""
+        self.queue: dict[int, dict[AttemptId, None]] = {}
+        """Row -> attempts that may be taken off it as soon as nothing holds that back; each once, however
+        often the device was lost meanwhile."""
         self._listening_until_ms = 0
-        self.pace = Pace(FAILOVERS_AT_ONCE, FAILOVER_MS)
+        self.pace = Pace(FAILOVERS_AT_ONCE, FAILOVER_US)
+        """Counts microseconds."""
 
     def hear_again(self, now_ms: int) -> None:
         """The canary is back: what was silent until now was us, and nobody is moved for it."""
@@ -53,11 +63,19 @@ class Failover:
 
     # ------------------------------------------------------------- losses
 
+    def on_changes(self, rows: list[int], now_ms: int) -> None:
+        """Devices changed their states, all at once as far as anybody can tell."""
+        for row in {int(self.fleet.site[row]): row for row in rows}.values():
+            self._watch_storm(row, now_ms)
+        for row in rows:
+            self.on_change(row, now_ms)
+
     def on_change(self, row: int, now_ms: int) -> None:
         """A device changed its state; when it is not online its attempts get a deadline."""
-        self._watch_storm(row, now_ms)
         if self.fleet.state[row] == ONLINE:
             return
+        if self.fleet.state[row] == OFFLINE and not self._held_back(row, now_ms):
+            self.condition.blame(row, LOST, now_ms)  # of a silent site no device is to blame
         for attempt in self.ledger.by_device[row].values():
             # One that was on its way out anyway has nobody left to confirm it, if no hold does.
             if attempt.row.state is not AttemptState.REMOVED or self._stranded(attempt):
@@ -82,8 +100,14 @@ class Failover:
         if attempt.job.at_most_one:
             due_ms = max(now_ms, self.holds.documents.hold_until_ms(attempt))
             self.ledger.deadlines.set("hold", attempt.id, due_ms)
-        elif self.fleet.state[attempt.device] == OFFLINE:
+        elif self.fleet.state[attempt.device] == OFFLINE and (
+            not attempt.job.daemon or self._leaving(attempt)
+        ):
+            # A daemon's run has nowhere else to go: it waits there for its device's return.
             self.ledger.deadlines.set("hold", attempt.id, now_ms)
+
+    def _leaving(self, attempt: Attempt) -> bool:
+        return attempt.row.state is AttemptState.REMOVED
 
     def _unheard(self, attempt: Attempt) -> bool:
         """Whether its device's reports free nothing: removed in a quarantine (S4)."""
@@ -96,52 +120,94 @@ class Failover:
             return
         if attempt.row.state is AttemptState.REMOVED and not self._stranded(attempt):
             self.holds.on_hold_due(attempt, now_ms)
-        elif self.fleet.state[attempt.device] == ONLINE and not self._unheard(attempt):
-            return
-        elif self._must_wait(attempt, now_ms):
-            self.ledger.deadlines.set("hold", key, now_ms + RETRY_MS)
-        else:
-            self._lose(attempt, now_ms)
+        elif self._lost(attempt):
+            self.queue.setdefault(attempt.device, {})[key] = None
+            self._look(now_ms)
 
-    def _must_wait(self, attempt: Attempt, now_ms: int) -> bool:
-        site = int(self.fleet.site[attempt.device])
-        if self.deaf or now_ms < self._listening_until_ms or site in self.frozen:
+    # ------------------------------------------------------------- the queue
+
+    def _look(self, due_ms: int) -> None:
+        """The queue is worth a look then, if not before."""
+        planned = self.ledger.deadlines.due_of("lost", 0)
+        if planned is None or due_ms < planned:
+            self.ledger.deadlines.set("lost", 0, due_ms)
+
+    def step(self, now_ms: int) -> None:
+        """Takes as much off lost devices as the pace admits and no freeze holds back."""
+        full = False
+        for row in list(self.queue):
+            if self._held_back(row, now_ms):
+                continue
+            if full := not self.pace.admits(now_ms * 1_000):
+                break
+            found = [self.ledger.attempts.get(key) for key in self.queue.pop(row)]
+            attempts = [a for a in found if a is not None and self._lost(a)]
+            for _ in attempts:
+                self.pace.take(now_ms * 1_000)
+            self._lose(attempts, now_ms)
+        if self.queue:
+            self._look(now_ms + (STEP_MS if full else RETRY_MS))
+
+    def _lost(self, attempt: Attempt) -> bool:
+        """Whether nothing of it can be heard."""
+        if self._unheard(attempt):
             return True
-        return not self.pace.admits(now_ms)
+        if self.ledger.is_elder(attempt):
+            return False  # it was lost before, and has its successor
+        state = self.fleet.state[attempt.device]
+        return bool(state != ONLINE if attempt.job.at_most_one else state == OFFLINE)
 
-    def _lose(self, attempt: Attempt, now_ms: int) -> None:
-        if attempt.job.at_most_one:
-            if now_ms < (until := self.holds.documents.hold_until_ms(attempt)):
-                self.ledger.deadlines.set("hold", attempt.id, until)
-                return
-        elif self.fleet.state[attempt.device] != OFFLINE and not self._unheard(attempt):
-            return
-        self.pace.take(now_ms)
-        self.ledger.count("failovers")
-        self.holds.remove([attempt], "device lost", now_ms)
-        if not attempt.job.at_most_one:
-            self.holds.abandon(attempt, now_ms)
+    def _held_back(self, row: int, now_ms: int) -> bool:
+        """Whether its device's silence is perhaps not its own."""
+        return self.deaf or now_ms < self._listening_until_ms or int(self.fleet.site[row]) in self.frozen
+
+    def _lose(self, attempts: list[Attempt], now_ms: int) -> None:
+        """Attempts of one device: they leave its document together."""
+        gone: list[Attempt] = []
+        for attempt in attempts:
+            until_ms = self.holds.documents.hold_until_ms(attempt) if attempt.job.at_most_one else now_ms
+            if now_ms < until_ms:
+                self.ledger.deadlines.set("hold", attempt.id, until_ms)
+                continue
+            self.ledger.count("failovers")
+            if self.holds.may_be_kept(attempt):
+                self.holds.leave(attempt, DEVICE_LOST, now_ms)
+            else:
+                gone.append(attempt)
+        self.holds.remove(gone, DEVICE_LOST, now_ms)
+        for attempt in gone:
+            if not attempt.job.at_most_one:
+                self.holds.abandon(attempt, now_ms)
 
     # ------------------------------------------------------------- storms
 
     def _watch_storm(self, row: int, now_ms: int) -> None:
         site = int(self.fleet.site[row])
         if site in self.frozen:
-            if not self._storm(site, now_ms, NEVER + 1):
-                self._thaw(site)
+            if self._storm(site, now_ms, NEVER + 1):
+                self._tell(site, NEVER + 1)
+            else:
+                self._thaw(site, now_ms)
         elif self._storm(site, now_ms, now_ms - STORM_WINDOW_MS):
             self._freeze(site, now_ms)
 
     def _freeze(self, site: int, now_ms: int) -> None:
         self.frozen[site] = now_ms + FREEZE_MS
         self.ledger.deadlines.set("freeze", site, now_ms + FREEZE_MS)
-        name = self._name(site)
-        self.ledger.fact(FROZEN + name, "1")
-        self.ledger.alarm(
-            f"storm:{name}",
-            f"failover of site '{name or 'default'}' is frozen: more than {STORM_SHARE:.0%} of it fell "
-            "silent at once, likely its network; `fm fleet unfreeze` ends it",
+        self.ledger.fact(FROZEN + self._name(site), "1")
+        self._tell(site, now_ms - STORM_WINDOW_MS)
+
+    def _tell(self, site: int, since_ms: int) -> None:
+        """The alarm, with how many it is about by now."""
+        lost, living = self._silent(site, since_ms)
+        name, held = self._name(site), int(self.fleet.held[: self.fleet.count][lost].sum())
+        text = (
+            f"failover of site '{name or 'default'}' is frozen: {np.count_nonzero(lost)} of its "
+            f"{np.count_nonzero(living)} devices fell silent at once, likely its network; their {held} "
+            "attempts stay where they are; `fm fleet unfreeze` ends it"
         )
+        self.ledger.alarm(f"storm:{name}", text)
+        self.ledger.alarms[f"storm:{name}"] = text
 
     def recall(self, facts: dict[str, str], now_ms: int) -> None:
         """After a take-over: a site that was frozen still is, until its devices speak or two holds pass."""
@@ -155,29 +221,36 @@ class Failover:
 
     def _storm(self, site: int, now_ms: int, since_ms: int) -> bool:
         """Whether too many devices of the site are silent that were lost after `since_ms`."""
-        f, n = self.fleet, self.fleet.count
-        here = (f.site[:n] == site) & ~f.removed[:n]
-        lost = here & (f.state[:n] != ONLINE) & (f.lost_ms[:n] >= since_ms)
-        living = here & ((f.state[:n] == ONLINE) | (f.lost_ms[:n] > NEVER))
+        lost, living = self._silent(site, since_ms)
         count = int(np.count_nonzero(lost))
         return count >= STORM_DEVICES and count > STORM_SHARE * int(np.count_nonzero(living))
 
-    def _thaw(self, site: int) -> None:
+    def _silent(self, site: int, since_ms: int) -> tuple[Flags, Flags]:
+        """Devices of the site that are silent and were lost since then; all that count as its own."""
+        f, n = self.fleet, self.fleet.count
+        here = (f.site[:n] == site) & ~f.removed[:n]
+        lost: Flags = here & (f.state[:n] != ONLINE) & (f.lost_ms[:n] >= since_ms)
+        living: Flags = here & ((f.state[:n] == ONLINE) | (f.lost_ms[:n] > NEVER))
+        return lost, living
+
+    def _thaw(self, site: int, now_ms: int) -> None:
         del self.frozen[site]
         self.ledger.deadlines.clear("freeze", site)
         f, n = self.fleet, self.fleet.count
         f.forgive((f.site[:n] == site) & (f.state[:n] != ONLINE))
         self.ledger.fact(FROZEN + self._name(site), "")
         self.ledger.calm(f"storm:{self._name(site)}")
+        if self.queue:
+            self._look(now_ms)
 
-    def on_freeze_due(self, site: int) -> None:
+    def on_freeze_due(self, site: int, now_ms: int) -> None:
         """Two holds have passed: whatever is gone is gone."""
         if site in self.frozen:
-            self._thaw(site)
+            self._thaw(site, now_ms)
 
-    def unfreeze(self) -> int:
+    def unfreeze(self, now_ms: int) -> int:
         """An operator ends every freeze; returns how many there were."""
         sites = list(self.frozen)
         for site in sites:
-            self._thaw(site)
+            self._thaw(site, now_ms)
         return len(sites)

@@ -15,6 +15,9 @@ from controller.core.tasks import CANCELLED, Tasks
 from protocol.messages import Revision, RunEntry, Runs
 from protocol.tasks import FINAL_RUN, AttemptId, RunState, TaskState
 
+SUPERSEDED = "superseded"
+"""Why an attempt leaves whose task has another one that goes on, or is over."""
+NEWEST = "newest"
 _ACTIVE = (TaskState.ASSIGNED, TaskState.RUNNING)
 
 
@@ -69,15 +72,22 @@ class Holds:
     def _conclude(self, attempt: Attempt, entry: RunEntry, now_ms: int) -> None:
         """The device says how the attempt ended."""
         row = attempt.row
+        removed = row.state is AttemptState.REMOVED
         row.exit_code = entry.exit_code if entry.exit_code >= 0 else None
-        row.signal, row.reason = entry.signal, entry.reason or row.reason
+        row.signal = entry.signal
+        # A run that was stopped for us ended for our reason; the device only knows that it was stopped.
+        told = row.reason if removed and entry.state is RunState.STOPPED else entry.reason
+        row.reason = told or entry.reason or row.reason
+        well = entry.state is RunState.ENDED and entry.exit_code == 0 and not attempt.job.service
+        if well and self.ledger.is_elder(attempt):
+            self.keep(attempt, now_ms)  # done is done: nothing is gained by doing it again
         task = self._task_of(attempt)
         self._free(attempt, now_ms)
         if task is None:
             self.ledger.count("stale_results")
         elif entry.state is not RunState.ENDED:
-            self.tasks.lost(task, entry.reason or entry.state.name.lower(), now_ms)
-        elif entry.exit_code == 0 and not attempt.job.service:
+            self.tasks.lost(task, row.reason or entry.state.name.lower(), now_ms)
+        elif well:
             self.tasks.succeeded(task, now_ms)
         else:
             self.tasks.own_failure(task, row.exit_code, entry.reason or "exited", now_ms)
@@ -120,6 +130,8 @@ class Holds:
             return
         for attempt in held:
             attempt.row.reason = reason
+            if self.ledger.is_elder(attempt):
+                del self.ledger.elders[attempt.row.task]
         unheard = {a.id for a in held if not self.documents.published(a)}
         self.documents.remove(held, now_ms)
         for attempt in held:
@@ -157,6 +169,33 @@ class Holds:
         task = self._task_of(attempt)
         if task is not None and self.awaited(attempt):
             self.tasks.lost(task, attempt.row.reason, now_ms)
+
+    # ------------------------------------------------------------- elders (C6)
+
+    def may_be_kept(self, attempt: Attempt) -> bool:
+        """Whether a lost attempt stays listed, because its job chooses when its device is back."""
+        f, row = self.fleet, attempt.device
+        shut = bool(f.quarantined[row] or f.removed[row] or f.draining[row])
+        chooses = not attempt.job.at_most_one and attempt.job.row.rules.on_return != NEWEST
+        listed = attempt.row.state is not AttemptState.REMOVED and self.documents.published(attempt)
+        alone = attempt.row.task not in self.ledger.elders
+        return chooses and listed and alone and not shut and self.awaited(attempt)
+
+    def leave(self, attempt: Attempt, reason: str, now_ms: int) -> None:
+        """It may go on where nobody hears it; its task gets a successor beside it."""
+        task = self.ledger.tasks[attempt.row.task]
+        self.ledger.elders[attempt.row.task] = attempt
+        self.tasks.lost(task, reason, now_ms)
+
+    def keep(self, attempt: Attempt, now_ms: int) -> None:
+        """An elder is chosen: it is its task's present attempt again, and the successor leaves."""
+        task = self.ledger.tasks[attempt.row.task]
+        other = self.tasks.attempt_of(task)
+        del self.ledger.elders[attempt.row.task]
+        self.tasks.keep(task, attempt, f"its device is back, {attempt.job.row.rules.on_return}", now_ms)
+        self.ledger.count("elders_kept")
+        if other is not None:
+            self.ledger.outlived.append(other)
 
     def awaited(self, attempt: Attempt) -> bool:
         """Whether a task that is to go on waits for the end of this attempt."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.core.condition import Condition
 from controller.core.documents import Documents
 from controller.core.effects import PublishLeases, TakeEpoch
 from controller.core.events import HeartbeatBatch
@@ -34,6 +35,7 @@ class Leases:
         sessions: Sessions,
         holds: Holds,
         liveness: Liveness,
+        condition: Condition,
         restored: int,
     ) -> None:
         self.ledger = ledger
@@ -42,6 +44,7 @@ class Leases:
         self.sessions = sessions
         self.holds = holds
         self.liveness = liveness
+        self.condition = condition
         self.loaded = {row: self.fleet.document(row) for row in range(self.fleet.count)}
         self.restored = restored
         self.outdated = False
@@ -78,6 +81,8 @@ class Leases:
         f = self.fleet
         numbers = f.doc_number[rows]
         f.note_heartbeats(rows, batch.used, now_ms)
+        if batch.health is not None:
+            self.condition.note_health(rows, batch.health)
         granted = rows if numbers.all() else rows[numbers > 0]
         if (f.granted_number[granted] != f.doc_number[granted]).any():
             self.liveness.hasten(now_ms)
@@ -100,6 +105,8 @@ class Leases:
             return
         held = Held(*[int(v) for v in batch.held[i]])
         self.fleet.note_heartbeats(np.array([row]), batch.used[i : i + 1], now_ms)
+        if batch.health is not None:
+            self.condition.note_health(np.array([row]), batch.health[i : i + 1])
         self.liveness.heard(row, now_ms)
         if self._from_the_future(row, held.assignments, now_ms):
             return

@@ -13,6 +13,7 @@ from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.operators import Operators
 from controller.core.records import AttemptRow, AttemptState, Snapshot, TaskRow
 from controller.core.sessions import new_device
+from controller.core.shares import read_share
 from protocol.tasks import AttemptId, TaskState
 
 
@@ -36,6 +37,8 @@ def load_work(
         job = new_job(row)
         job.failed, job.cancelled = final.get("failed", 0), final.get("cancelled", 0)
         ledger.jobs[row.id] = job
+    for job in list(ledger.jobs.values()):
+        jobs.dependencies.enter(job)
     for task in snapshot.tasks:
         _load_task(ledger, jobs, task, now_ms)
     # A job that is over keeps its room wherever an attempt of it may still run.
@@ -52,10 +55,12 @@ def load_work(
     for attempt in snapshot.attempts:
         if attempt.state is AttemptState.FREE:  # its device was not told yet: its output may still come
             ledger.remember(AttemptId(attempt.task, attempt.attempt), attempt.device)
+    for job in list(ledger.jobs.values()):
+        if job.daemon:
+            jobs.daemons.enter(job, now_ms)
     for row_number in range(ledger.fleet.count):
         documents.recall(row_number)
-        if ledger.fleet.draining[row_number]:
-            operators.draining[row_number] = None
+        operators.recall(row_number)
 
 
 def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:
@@ -64,11 +69,17 @@ def _load_task(ledger: Ledger, jobs: Jobs, row: TaskRow, now_ms: int) -> None:
     ledger.tasks[row.id] = task
     job.left += 1
     if row.state is TaskState.PENDING:
-        jobs.tasks.ready(task)
+        jobs.tasks.ready(task, now_ms)
     if job.row.ttl_ms:
         # The one place where wall time is compared: nothing else survives a restart.
         spent = min(max(0, ledger.wall(now_ms) - row.created_at), job.row.ttl_ms)
         ledger.deadlines.set("expired", row.id, now_ms + job.row.ttl_ms - spent)
+
+
+def _is_elder(attempt: AttemptRow, task: TaskRow) -> bool:
+    """Listed by its device and not what its task waits for: it was lost, and may be kept (C6)."""
+    present = task.state is not TaskState.PENDING and task.attempt == attempt.attempt
+    return attempt.state is not AttemptState.REMOVED and not present
 
 
 def _load_attempt(
@@ -82,13 +93,19 @@ def _load_attempt(
         return
     job_id = row.task.rpartition(".")[0]
     job = ledger.jobs.get(job_id) or closed[job_id]
-    attempt = Attempt(row, job, device, before=documents.fleet.doc_number[device] >= row.since)
+    share = read_share(row.given, job.demand, ledger.fleet.records[device])
+    attempt = Attempt(row, job, device, documents.fleet.doc_number[device] >= row.since, share=share)
     if attempt.before:
         attempt.floor_ms = now_ms + ledger.fleet.hold_ms(device, job.row.lease_ms)
         attempt.hold_until_ms = attempt.floor_ms
         attempt.holder = int(ledger.fleet.session[device])
     else:
         documents.add(device, now_ms)
+    if row.state is AttemptState.RUNNING:
+        attempt.started_ms = now_ms
     ledger.hold(attempt, now_ms)
+    task = ledger.tasks.get(row.task)
+    if task is not None and not job.at_most_one and _is_elder(row, task.row):
+        ledger.elders[row.task] = attempt
     if row.state is AttemptState.REMOVED:
         ledger.deadlines.set("hold", attempt.id, attempt.hold_until_ms)

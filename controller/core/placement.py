@@ -1,4 +1,4 @@
-"""Placement: gathers what waits, shows the scheduler the fleet, applies its picks.
+"""Placement: gathers what waits, asks the scheduler, applies its picks.
 
 The scheduler decides business; this file only translates between records and columns,
 and looks again only when a device may have become able to take something.
@@ -6,45 +6,68 @@ and looks again only when a device may have become able to take something.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numpy as np
 
-from controller.core.fleet import ONLINE, Flags
+from controller.core.condition import Condition
+from controller.core.conditions import of_group
 from controller.core.ledger import Job, Ledger, Task
-from controller.core.records import Constraint, DeviceRow
+from controller.core.preemption import Preemption
+from controller.core.queue import Queue
+from controller.core.requests import Requests
+from controller.core.rules import Rules
 from controller.core.tasks import Tasks
-from controller.core.views import ExplainView, FilterView, ScoreView, WaitsView
-from controller.scheduler.explain import explain
-from controller.scheduler.pick import NO_DEVICE, Picker, reserve
-from controller.scheduler.view import Demand, View
-from protocol.limits import DOCUMENT_ATTEMPTS_MAX, PAYLOAD_BYTES_MAX
+from controller.scheduler.groups import Grouping
+from controller.scheduler.pick import NO_DEVICE, Bases, Picker
+from controller.scheduler.pickers import Pickers
+from controller.scheduler.policies import ADAPTIVE, resolve
+from controller.scheduler.popularity import Popularity, kind_of
+from controller.scheduler.view import Share, View
 from protocol.tasks import TaskState
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
 WAITING_PER_MS = 200
-DOCUMENT_BYTES_MAX = PAYLOAD_BYTES_MAX - 256
+LOOKS_PER_MS = 50_000
+"""Devices that demands which fit nowhere are held against, one by one: half of what a core manages."""
+LOOK_DEVICES_LEAST = 5_000
+"""A look at fewer costs as much."""
 PLACEMENTS_PER_ROUND = 5_000
+IN_VAIN_FEW = 64
+"""So many kinds that fit nowhere are looked at without a thought."""
 
 
 class Placement:
     """Turns ready tasks into assignments."""
 
-    def __init__(self, ledger: Ledger, tasks: Tasks, policy: str) -> None:
+    def __init__(
+        self, ledger: Ledger, tasks: Tasks, condition: Condition, preemption: Preemption, rules: Rules
+    ) -> None:
         self.ledger = ledger
+        self.preemption = preemption
+        self.nominations = preemption.nominations
         self.fleet = ledger.fleet
         self.tasks = tasks
-        self.policy = policy
+        self.condition = condition
+        self.policy, self.policies = rules.policy, rules.policies
+        self.requests = Requests(ledger.fleet)
         self.due_ms: int | None = None
         self.not_before_ms = 0
         """After a take-over that found an old leader row, nothing is placed before (L6)."""
         self._seen_room = -1
-        self._eligible: dict[tuple[str, str, str], Flags] = {}
-        self._eligible_facts = (-1, -1)
+        self._bases = Bases(ledger.fleet.view, None, rules.policies)
+        self._pickers = Pickers(self._bases)
+        self._pickers_era = (-1, -1)
+        self._in_vain, self._round_room = 0, -1
+        """How many kinds of demand the last look at all that waits found no room for; and when that was."""
+        self._adaptive = ""
+        """What `adaptive` means since the last round: a look at the load costs more than a placement."""
 
     def wake(self, now_ms: int) -> None:
         """Something became ready, or some room free."""
         # A long queue is looked through less often, so that looking stays a small part of the work.
+        devices = max(self.fleet.count, LOOK_DEVICES_LEAST)
         gather = GATHER_MS + len(self.ledger.waiting) // WAITING_PER_MS
+        gather += max(0, self._in_vain - IN_VAIN_FEW) * devices // LOOKS_PER_MS
         wanted = max(now_ms + gather, self.not_before_ms)
         self.due_ms = wanted if self.due_ms is None else min(self.due_ms, wanted)
 
@@ -58,166 +81,236 @@ class Placement:
     # ------------------------------------------------------------- a round
 
     def run(self, now_ms: int) -> None:
-        """One round: jobs by priority, then by age; each until nothing fits any more."""
+        """One round: jobs in the order of the queue; each until nothing fits any more."""
         self.due_ms = None
-        view = self.view()
-        pickers: dict[str, Picker] = {}
-        budget = PLACEMENTS_PER_ROUND
-        for job in self._waiting():
-            picker = pickers.get(job.signature)
-            if picker is None:
-                picker = pickers[job.signature] = Picker(view, self.demand(job), self.policy)
-            budget -= self._place(job, picker, list(pickers.values()), budget, now_ms)
-            if not job.ready:
-                self.ledger.waiting.pop(job.row.id, None)
-            if budget <= 0:
+        self.condition.refresh(now_ms)
+        self.preemption.begin_round()
+        self._adaptive = ""
+        room = self.fleet.room_generation
+        queue = Queue(self.ledger, self._waiting(), now_ms)
+        budget, in_vain = PLACEMENTS_PER_ROUND, 0
+        while (job := queue.next()) is not None:
+            turn = min(budget, queue.turn())
+            alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
+            placed = (
+                self._place_alike(alike, turn, now_ms)
+                if len(alike) > 1
+                else self._place_promised(job, turn, now_ms)
+            )
+            budget -= placed
+            in_vain += not placed
+            for one in alike:
+                if not one.ready:
+                    self.ledger.waiting.pop(one.row.id, None)
+                elif one.blocked == self.fleet.room_generation:
+                    self._make_room(one, now_ms)
+                elif placed and one.blocked != self.fleet.room_generation:
+                    queue.again(one)
+            if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
+        self._in_vain = in_vain if room != self._round_room else max(in_vain, self._in_vain)
+        self._round_room = room
+        for job in self.preemption.put_off:
+            job.blocked = -1
+        if self.preemption.put_off or self.fleet.room_generation != room:  # some victims were free at once
+            self.wake(now_ms)
 
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
-        waiting = [j for j in self.ledger.waiting.values() if j.blocked != room]
-        waiting.sort(key=lambda j: -j.row.priority)
-        return waiting
+        return [j for j in self.ledger.waiting.values() if j.blocked != room]
 
-    def _place(self, job: Job, picker: Picker, pickers: list[Picker], budget: int, now_ms: int) -> int:
-        placed = 0
-        while job.ready and placed < budget:
-            task = self.ledger.tasks.get(job.ready[0])
-            if task is None or task.row.state is not TaskState.PENDING:
-                job.ready.popleft()
-                continue
-            row = picker.pick(self.fleet.index.get(task.avoid, NO_DEVICE))
-            if row == NO_DEVICE:
-                job.blocked = self.fleet.room_generation
-                break
-            job.ready.popleft()
-            reserve(picker.view, row, picker.demand)
-            for other in pickers:
-                other.refresh(row)
-            self.tasks.assign(task, row, now_ms)
-            placed += 1
+    def picker(self, job: Job) -> Picker:
+        """The scores of this job's demand, remembered while facts stay as they are."""
+        if self._pickers_era != (era := self.requests.era()):
+            self._pickers_era = era
+            self._pickers.clear()
+        new = job.demand_era == (-1, -1)
+        demand = self.requests.demand(job)
+        if new:
+            self._bases.popularity.note(kind_of(demand), max(1, job.left))
+        return self._pickers.of(job.signature, demand, self._policy_of(job))
+
+    def _policy_of(self, job: Job) -> str:
+        name = job.row.rules.policy or self.policy
+        if name == ADAPTIVE:
+            name = self._adaptive = self._adaptive or resolve(ADAPTIVE, self.fleet.view)
+        return name
+
+    @property
+    def popularity(self) -> Popularity:
+        """What was learned of arrivals: pickers on a copy of the view need it, too."""
+        return self._bases.popularity
+
+    def bases_on(self, view: View) -> Bases:
+        """The same policies, and what was learned, for a copy of the view."""
+        return Bases(view, self.popularity, self.policies)
+
+    # ------------------------------------------------------------- one job
+
+    def _mergeable(self, job: Job) -> bool:
+        """Whether nothing but its demand tells its tasks from those of another job of that demand."""
+        spec, rules = job.row.spec, job.row.rules
+        own = job.daemon or rules.gang or rules.parallel_max or spec.spreads or self.nominations.by_task
+        return not (own or any(map(of_group, spec.constraints)))
+
+    def _place_promised(self, job: Job, budget: int, now_ms: int) -> int:
+        """`_place`, where room may be set aside: for this job, or for jobs below it, if there is no other."""
+        if not self.nominations.by_task:
+            return self._place(job, budget, now_ms)
+        placed = self._place_nominees(job, now_ms)
+        if placed < budget:  # with none left it would count as what fits nowhere
+            placed += self._place(job, budget - placed, now_ms)
+        if job.ready and placed < budget and (lifted := self.nominations.lifted_for(job, now_ms)):
+            placed += self._place(job, budget - placed, now_ms)
+            self.nominations.restore(lifted)
+        self.nominations.tidy(self.nominations.of(job))
         return placed
 
-    # ------------------------------------------------------------- what the scheduler sees
+    def _place_nominees(self, job: Job, now_ms: int) -> int:
+        placed = 0
+        if job.row.rules.gang and not job.placed:
+            # Its others ended since: now all go together, or none. What was kept for one is anybody's again.
+            for nomination in self.nominations.of(job):
+                self.nominations.end(nomination.task.row.id)
+        for nomination in self.nominations.offers(job):
+            task, row, picker = nomination.task, nomination.row, self.picker(job)
+            waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
+            if waiting and self._at_bound(job):  # others of its job took its turn: the room is anybody's
+                self.nominations.end(task.row.id)
+            elif waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
+                job.ready.remove(task.row.id)
+                self.tasks.assign(task, row, picker.share(row), now_ms)
+                self.nominations.end(task.row.id)
+                placed += 1
+        return placed
 
-    def view(self) -> View:
-        """The fleet as columns of its own."""
-        f, n = self.fleet, self.fleet.count
-        online = (f.state[:n] == ONLINE) & (f.runs_session[:n] == f.session[:n]) & f.known[:n]
-        shut = f.cordoned[:n] | f.draining[:n] | f.quarantined[:n] | f.removed[:n]
-        return View(
-            n, online, ~shut,
-            [c[:n] for c in f.capacity],
-            [c[:n] - r[:n] for c, r in zip(f.capacity, f.reserved, strict=True)],
-            DOCUMENT_BYTES_MAX - f.doc_bytes[:n],
-            DOCUMENT_ATTEMPTS_MAX - f.held[:n],
-        )  # fmt: skip
+    def _at_bound(self, job: Job) -> bool:
+        """Whether as many of its tasks are out as may be at a time."""
+        most = job.row.rules.parallel_max
+        return bool(most and len(job.placed) >= most)
 
-    def demand(self, job: Job) -> Demand:
-        """What one task of the job asks for."""
-        spec = job.row.spec
-        eligible = {f"runtime {spec.runtime}": self._column("runtime", "=", spec.runtime)}
-        for c in spec.constraints:
-            eligible[f"{c.attribute} {c.operator} {c.value}".strip()] = self._column(
-                c.attribute, c.operator, c.value
-            )
-        return Demand(job.demand, job.entry_bytes, eligible)
+    def _make_room(self, job: Job, now_ms: int) -> None:
+        """Nothing fits this job any more: others may have to give way, or room be kept."""
+        if not self.preemption.wanted(job, now_ms):
+            return
+        picker = self.picker(job)
+        grouping = self.requests.grouping(job, picker.able())
+        self.preemption.seek(job, picker.demand, grouping, now_ms)
 
-    def _column(self, attribute: str, operator: str, value: str) -> Flags:
-        if self._eligible_facts != (self.fleet.facts_generation, self.fleet.count):
-            self._eligible_facts = (self.fleet.facts_generation, self.fleet.count)
-            self._eligible.clear()
-        key = (attribute, operator, value)
-        if key not in self._eligible:
-            if len(self._eligible) > 1_000:
-                self._eligible.clear()
-            self._eligible[key] = self.fleet.column(test_of(Constraint(*key)))
-        return self._eligible[key]
+    def _place(self, job: Job, budget: int, now_ms: int) -> int:
+        """Places what fits of a job, up to the budget; how many."""
+        if job.daemon:
+            return self._place_pinned(job, budget, now_ms)
+        if job.row.rules.parallel_max:
+            budget = min(budget, job.row.rules.parallel_max - len(job.placed))
+        gang = job.row.rules.gang and not job.placed
+        tasks = self._front(job, len(job.ready) if gang else budget)
+        if not tasks:
+            job.blocked = self.fleet.room_generation
+            return 0
+        picker = self.picker(job)
+        grouping = self.requests.grouping(job, picker.able())
+        if gang:
+            return self._place_gang(job, tasks, picker, grouping, now_ms)
+        if grouping is None and not picker.policy.in_turn and len(tasks) > 1 and all(map(self._plain, tasks)):
+            return self._assign_many(tasks, picker, now_ms)
+        for done, task in enumerate(tasks):
+            row = self._pick(task, picker, grouping)
+            if row == NO_DEVICE:
+                self._put_back(tasks[done:])
+                return done
+            if grouping is not None:
+                grouping.placed(row)
+            self.tasks.assign(task, row, picker.share(row), now_ms)
+        return len(tasks)
 
-    # ------------------------------------------------------------- explanations
+    def _place_pinned(self, job: Job, budget: int, now_ms: int) -> int:
+        """A daemon's tasks, each on its own device or not at all; none waits behind another."""
+        picker = self.picker(job)
+        able, placed, waiting = picker.able(), 0, list[Task]()
+        for task in self._front(job, len(job.ready)):
+            row = self.fleet.index[task.row.pin]
+            if placed < budget and able[row]:
+                self.tasks.assign(task, row, picker.share(row), now_ms)
+                placed += 1
+            else:
+                waiting.append(task)
+        self._put_back(waiting)
+        if placed == budget:
+            job.blocked = -1
+        return placed
 
-    def explain(self, task: Task, now_ms: int) -> ExplainView:
-        """Why this task is where it is, or nowhere, as of now."""
-        row = task.row
-        found = explain(self.view(), self.demand(task.job), self.policy)
-        summary = found.summary if row.state is TaskState.PENDING else f"placed on {row.device}"
-        if row.state is TaskState.PENDING:
-            summary = self._waits(task, now_ms) or summary
-        return ExplainView(
-            row.id, row.state, row.device, summary,
-            [FilterView(name, gone) for name, gone in found.removed],
-            [ScoreView(self.fleet.names[r], total, parts) for r, total, parts in found.candidates],
-        )  # fmt: skip
+    def _place_alike(self, jobs: list[Job], budget: int, now_ms: int) -> int:
+        """Places tasks of several jobs that ask for the same, as if they were one job's."""
+        tasks: list[Task] = []
+        for job in jobs:
+            tasks += self._front(job, budget - len(tasks))
+        picker = self.picker(jobs[0])
+        if not picker.policy.in_turn and all(map(self._plain, tasks)):
+            return self._assign_many(tasks, picker, now_ms)
+        self._put_back(tasks)
+        return sum([self._place(job, budget, now_ms) for job in jobs])
 
-    def waits(self, tasks: tuple[str, ...], now_ms: int) -> WaitsView:
-        """Why each of these tasks is pending; equal demands are looked at once."""
-        view, known, reasons = self.view(), dict[str, str](), dict[str, str]()
-        for task_id in tasks:
-            task = self.ledger.tasks.get(task_id)
-            if task is None or task.row.state is not TaskState.PENDING:
-                continue
-            reason = self._waits(task, now_ms)
-            if not reason:
-                job = task.job
-                if job.signature not in known:
-                    known[job.signature] = explain(view, self.demand(job), self.policy).summary
-                reason = known[job.signature]
-            reasons[task_id] = reason
-        return WaitsView(reasons)
+    def _plain(self, task: Task) -> bool:
+        """It has no device of its own to prefer, to be pinned to, or to avoid though it would take it."""
+        row = self.fleet.index.get(task.avoid, NO_DEVICE) if task.avoid else NO_DEVICE
+        avoids = row != NO_DEVICE and bool(self.fleet.view.takes(row))
+        return not (avoids or task.prefer or task.row.pin)
 
-    def _waits(self, task: Task, now_ms: int) -> str:
-        if (due_ms := self.ledger.deadlines.due_of("ready", task.row.id)) is not None:
-            seconds = max(0, due_ms - now_ms) / 1000
-            return f"waits {seconds:.1f} s before attempt {task.row.attempt + 1}, after: {task.row.reason}"
-        if now_ms < self.not_before_ms:
-            seconds = (self.not_before_ms - now_ms) / 1000
-            return f"nothing is placed for {seconds:.0f} s: the database may be older than the fleet"
-        return ""
+    def _assign_many(self, tasks: list[Task], picker: Picker, now_ms: int) -> int:
+        rows = picker.many(len(tasks))
+        for task, row in zip(tasks, rows, strict=False):
+            self.tasks.assign(task, row, picker.share(row), now_ms)
+        self._put_back(tasks[len(rows) :])
+        return len(rows)
 
+    def _front(self, job: Job, most: int) -> list[Task]:
+        """Takes the next tasks out of a job's queue; what is over, or out, is dropped."""
+        found: dict[str, Task] = {}
+        while job.ready and len(found) < most:
+            task = self.ledger.tasks.get(job.ready.popleft())
+            if task is not None and task.row.state is TaskState.PENDING:
+                found[task.row.id] = task
+        return list(found.values())
 
-# ----------------------------------------------------------------- constraints
+    def _put_back(self, tasks: list[Task]) -> None:
+        """They fitted nowhere: first in their queues again, until some device has more room."""
+        for task in reversed(tasks):
+            task.job.ready.appendleft(task.row.id)
+            task.job.blocked = self.fleet.room_generation
 
-ATTRIBUTES = ("device", "profile", "runtime", "site", "version", "containment")
-"""What a constraint may look at, beside `label.<name>`."""
-OPERATORS = ("=", "!=", "in", "not_in", "exists", "<", "<=", ">", ">=")
+    def _pick(self, task: Task, picker: Picker, grouping: Grouping | None) -> int:
+        index = self.fleet.index
+        if task.row.pin:
+            row = index.get(task.row.pin, NO_DEVICE)
+            return row if row != NO_DEVICE and picker.fits(row) else NO_DEVICE
+        avoid = (index[task.avoid],) if task.avoid in index else ()
+        return picker.pick(avoid, index.get(task.prefer, NO_DEVICE), grouping)
 
-
-def values_of(record: DeviceRow, attribute: str) -> tuple[str, ...]:
-    """The device's values of an attribute; none when it does not have it."""
-    if attribute == "runtime":
-        return record.runtimes
-    if attribute == "site":
-        return (record.labels.get("site", ""),)
-    if attribute.startswith("label."):
-        name = attribute.removeprefix("label.")
-        return (record.labels[name],) if name in record.labels else ()
-    return ({"device": record.device, "profile": record.profile, "version": record.version}.get(
-        attribute, record.containment
-    ),)  # fmt: skip
-
-
-def test_of(constraint: Constraint) -> Callable[[DeviceRow], bool]:
-    """The constraint as a question to one device. `!=` and `not_in` hold where the attribute is absent."""
-    attribute, operator, value = constraint.attribute, constraint.operator, constraint.value
-    wanted = (
-        frozenset(v.strip() for v in value.split(","))
-        if operator in ("in", "not_in")
-        else frozenset((value,))
-    )
-    if operator in ("=", "in"):
-        return lambda r: any(v in wanted for v in values_of(r, attribute))
-    if operator in ("!=", "not_in"):
-        return lambda r: all(v not in wanted for v in values_of(r, attribute))
-    if operator == "exists":
-        return lambda r: bool(values_of(r, attribute))
-    return lambda r: any(compare(v, operator, value) for v in values_of(r, attribute))
-
-
-def compare(left: str, operator: str, right: str) -> bool:
-    """Numbers by size; where either is no number, nothing is smaller or larger."""
-    try:
-        a, b = float(left), float(right)
-    except ValueError:
-        return False
-    return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator]
+    def _place_gang(
+        self, job: Job, tasks: list[Task], picker: Picker, grouping: Grouping | None, now_ms: int
+    ) -> int:
+        """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
+        view, bytes_each = self.fleet.view, job.demand.entry_bytes
+        tried: list[tuple[Task, int, Share]] = []
+        turn = view.turn.copy()
+        # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
+        enough = int(view.copies(picker.demand, np.flatnonzero(picker.able())).sum()) >= len(tasks)
+        for task in tasks if enough and len(tasks) == job.left else ():
+            row = self._pick(task, picker, grouping)
+            if row == NO_DEVICE:
+                break
+            tried.append((task, row, picker.share(row)))
+            view.take(row, tried[-1][2], bytes_each)
+            if grouping is not None:
+                grouping.placed(row)
+        for _, row, share in reversed(tried):
+            view.give(row, share, bytes_each)
+        view.turn[:] = turn  # what was only tried is nobody's turn
+        if len(tried) < len(tasks):
+            self._put_back(tasks)
+            return 0
+        for task, row, share in tried:
+            self.tasks.assign(task, row, share, now_ms)
+        return len(tried)

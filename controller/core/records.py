@@ -3,8 +3,8 @@
 These rows are what `Save` carries and what a store loads; a row replaces the row of the
 same key (its fields named first, see `KEYS`), `AuditRow` and `OutputRow` are appended.
 The file knows no SQL and no clock. `*_at` are wall-clock milliseconds: data for people,
-never compared by the core (the one exception, a job's `ttl_ms` across a restart, is
-told in DESIGN.md).
+never compared by the core (but for a job's `ttl_ms` across a restart, told in DESIGN.md,
+and `fired_at`, since schedules are times for people).
 """
 
 from __future__ import annotations
@@ -32,6 +32,26 @@ class Constraint:
 
 
 @dataclass(slots=True)
+class Affinity:
+    """A wish: devices where the condition holds are better (weight > 0) or worse. -100…100."""
+
+    attribute: str
+    operator: str
+    value: str
+    weight: int
+
+
+@dataclass(slots=True)
+class Spread:
+    """A wish: the job's tasks in these shares over the values of an attribute; even without targets."""
+
+    attribute: str
+    weight: int = 50
+    targets: tuple[tuple[str, int], ...] = ()
+    """(value, percent); what they leave of 100 goes to all other values together."""
+
+
+@dataclass(slots=True)
 class TaskSpec:
     """What each task of a job runs and needs. Durations in ms, 0 = none."""
 
@@ -42,6 +62,51 @@ class TaskSpec:
     constraints: tuple[Constraint, ...] = ()
     timeout_ms: int = 0
     stop_grace_ms: int = 5_000
+    extras: dict[str, int] = field(default_factory=dict)
+    """Amounts of site-defined resources."""
+    models: tuple[str, ...] = ()
+    """Accelerator models that will do; empty: any."""
+    reference_cpu: bool = False
+    """`cpu_milli` counts thousandths of the reference core: a faster device gives fewer of its own."""
+    affinities: tuple[Affinity, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+    tolerations: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Dependency:
+    """Tasks wait until another job is over: `succeeded`, or `ended` however."""
+
+    job: str
+    until: str = "succeeded"
+
+
+GANG_MAX = 1_000
+"""A gang is placed, and taken back, in one commit."""
+
+
+@dataclass(slots=True)
+class JobRules:
+    """How a job is treated, beside what its tasks need."""
+
+    policy: str = ""
+    """Name of a placement policy; empty: the fleet's."""
+    owner: str = ""
+    """Whose share of the fleet it counts to; empty: its actor's."""
+    gang: bool = False
+    """All of its tasks are placed together, or none."""
+    parallel_max: int = 0
+    """So many of its tasks at most are out at a time; 0: no bound."""
+    depends_on: tuple[Dependency, ...] = ()
+    on_return: str = "newest"
+    """Which run of an `at_least_one` task stays when a lost device comes back."""
+    schedule: str = ""
+    zone: str = "UTC"
+    overlap: bool = False
+    missed: str = "skip"
+    """Fires that passed unseen: `skip`, `once`, `all`."""
+    parent: str = ""
+    """The cron job that made it."""
 
 
 class JobState(StrEnum):
@@ -75,11 +140,16 @@ class JobRow:
     actor: str
     idempotency_key: str = ""
     fingerprint: str = ""
+    rules: JobRules = field(default_factory=JobRules)
+    fired_at: int = 0
+    """Of a cron job: the times of its schedule are decided up to this one, by the wall clock."""
+    runs: int = 0
+    """Of a cron job: how many runs it made."""
 
 
 @dataclass(slots=True)
 class TaskRow:
-    """One unit of a job. `device` is empty while pending; `attempt` is the last number handed out."""
+    """One unit of a job. `device` is empty while pending; `attempt` is the present or last attempt."""
 
     id: str
     job: str
@@ -93,6 +163,10 @@ class TaskRow:
     failures: int
     created_at: int
     changed_at: int
+    pin: str = ""
+    """The one device that it may be placed on: a daemon's task."""
+    handed_out: int = 0
+    """The highest number handed out, where that is above `attempt`: an older run was kept (C6)."""
 
 
 class AttemptState(StrEnum):
@@ -128,6 +202,8 @@ class AttemptRow:
     created_at: int
     started_at: int
     ended_at: int
+    given: str = ""
+    """What of its device is its own, where the job's demand alone doesn't tell: see `shares`."""
 
 
 @dataclass(slots=True)
@@ -157,6 +233,14 @@ class DeviceRow:
     settings_number: int
     created_at: int
     limits: str = ""
+    accelerators: tuple[tuple[str, str, int], ...] = ()
+    """(name, model, milli)."""
+    extras: dict[str, int] = field(default_factory=dict)
+    core_speed_milli: int = 1_000
+    taints: tuple[str, ...] = ()
+    """`key=value:effect`, set by operators."""
+    doubt: str = ""
+    """Why it is in quarantine, when not for a second identity."""
 
 
 @dataclass(slots=True)

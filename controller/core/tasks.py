@@ -6,11 +6,14 @@ free is decided in `holds`, where a device's word is weighed.
 
 from __future__ import annotations
 
+from controller.core.condition import FAILED, Condition
 from controller.core.documents import Documents
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.records import AttemptRow, AttemptState, JobState
+from controller.core.records import AttemptRow, AttemptState, JobState, TaskRow
+from controller.core.shares import write_share
+from controller.scheduler.view import Share
 from protocol.backoff import retry_ms
-from protocol.tasks import AttemptId, TaskState, check_task_move
+from protocol.tasks import AttemptId, JobKind, TaskState, check_task_move
 
 SERVICE_STABLE_MS = 60_000
 """A service that ran this long starts its restart waits anew."""
@@ -18,44 +21,85 @@ QUICK_LOSS_MS = 10_000
 QUICK_LOSSES_FREE = 2
 QUICK_LOSS_WAIT_MS = 60_000
 """Longest wait after losses that came at once: who refuses every start gets no stream of attempts."""
+SPOT_RESTARTS = 1
+"""Failures on one device after which another is tried: the first may be the moment's fault."""
 CANCELLED = "cancelled"
 
 
 class Tasks:
     """Moves tasks between states; wakes placement by filling `Job.ready`."""
 
-    def __init__(self, ledger: Ledger, documents: Documents, attempt_floor: int) -> None:
+    def __init__(
+        self, ledger: Ledger, documents: Documents, condition: Condition, attempt_floor: int
+    ) -> None:
         self.ledger = ledger
         self.documents = documents
+        self.condition = condition
         self.attempt_floor = attempt_floor
 
     # ------------------------------------------------------------- forward
 
-    def assign(self, task: Task, device: int, now_ms: int) -> None:
+    def add(self, job: Job, index: int, now_ms: int, pin: str = "") -> Task:
+        """A new task of a job, pending."""
+        wall = self.ledger.wall(now_ms)
+        row = TaskRow(
+            f"{job.row.id}.{index}", job.row.id, index, TaskState.PENDING, "run", "", 0, None, "", 0,
+            wall, wall, pin,
+        )  # fmt: skip
+        task = Task(row, job)
+        self.ledger.tasks[row.id] = task
+        self.ledger.save(row)
+        job.left += 1
+        self.ready(task, now_ms)
+        if job.row.ttl_ms:
+            self.ledger.deadlines.set("expired", row.id, now_ms + job.row.ttl_ms)
+        return task
+
+    def assign(self, task: Task, device: int, share: Share, now_ms: int) -> None:
         """Reserves the next attempt of a task on a device; its number is committed before it is told."""
-        row = task.row
-        name = self.ledger.fleet.names[device]
-        row.attempt = max(row.attempt + 1, self.attempt_floor)
+        row, fleet = task.row, self.ledger.fleet
+        name = fleet.names[device]
+        row.attempt, row.handed_out = max(row.attempt + 1, row.handed_out + 1, self.attempt_floor), 0
         since = self.documents.add(device, now_ms)
         record = AttemptRow(
             row.id, row.attempt, name, AttemptState.ASSIGNED, since, 0, 0, None, 0, "",
-            self.ledger.wall(now_ms), 0, 0,
+            self.ledger.wall(now_ms), 0, 0, write_share(share, task.job.demand, fleet.records[device]),
         )  # fmt: skip
-        self.ledger.hold(Attempt(record, task.job, device), now_ms)
+        self.ledger.hold(Attempt(record, task.job, device, share=share), now_ms)
         self.ledger.save(record)
         row.device, row.reason, row.exit_code = name, "", None
-        task.avoid, task.assigned_ms = name, now_ms
+        task.avoid, task.prefer, task.assigned_ms = name, "", now_ms
+        task.job.assigned_ms = now_ms
         self.ledger.count("placements")
         self._move(task, TaskState.ASSIGNED, now_ms)
 
     def started(self, task: Task, attempt: Attempt, now_ms: int) -> None:
         """The device shows the attempt as started."""
         attempt.row.state = AttemptState.RUNNING
-        attempt.row.started_at = self.ledger.wall(now_ms)
+        attempt.row.started_at, attempt.started_ms = self.ledger.wall(now_ms), now_ms
         self.ledger.save(attempt.row)
         if task.row.state is TaskState.ASSIGNED:
             task.started_ms = now_ms
             self._move(task, TaskState.RUNNING, now_ms, actor=task.row.device)
+
+    def keep(self, task: Task, attempt: Attempt, reason: str, now_ms: int) -> None:
+        """An older attempt that goes on is the task's present one again; numbers go on from the highest."""
+        row, known = task.row, attempt.row
+        if row.state is not TaskState.PENDING:
+            row.reason = reason
+            device, row.device = row.device, ""
+            self._move(task, TaskState.PENDING, now_ms, device=device)
+        self.ledger.deadlines.clear("ready", row.id)
+        highest = max(row.attempt, row.handed_out)
+        row.handed_out = highest if highest > known.attempt else 0
+        row.device, row.attempt, row.reason, row.exit_code = known.device, known.attempt, reason, None
+        task.avoid, task.prefer, task.assigned_ms = known.device, "", now_ms
+        self._move(task, TaskState.ASSIGNED, now_ms)
+        if known.state is AttemptState.RUNNING:
+            task.started_ms = attempt.started_ms
+            self._move(task, TaskState.RUNNING, now_ms, actor=known.device)
+        else:
+            self.started(task, attempt, now_ms)
 
     # ------------------------------------------------------------- ends of an attempt
 
@@ -72,10 +116,20 @@ class Tasks:
         if job.service and now_ms - task.started_ms >= SERVICE_STABLE_MS:
             row.failures = 0
         row.failures += 1
+        self._learn(task, now_ms)
         if job.row.max_attempts and row.failures >= job.row.max_attempts:
             self._finish(task, TaskState.FAILED, reason, now_ms, actor=row.device)
         else:
             self.again(task, reason, now_ms, retry_ms(row.failures))
+
+    def _learn(self, task: Task, now_ms: int) -> None:
+        """First once more on the spot, where its files still are; then elsewhere."""
+        task.failures_here += 1
+        spot = task.failures_here <= SPOT_RESTARTS
+        task.prefer, task.avoid = (task.row.device, "") if spot else ("", task.row.device)
+        if not spot:
+            task.failures_here = 0
+        self.condition.blame(self.ledger.fleet.index[task.row.device], FAILED, now_ms)
 
     def lost(self, task: Task, reason: str, now_ms: int) -> None:
         """The attempt is over through no fault of its own: another one, at once.
@@ -85,6 +139,7 @@ class Tasks:
         """
         if self._over(task, now_ms):
             return
+        task.failures_here = 0
         quick = now_ms - task.assigned_ms < QUICK_LOSS_MS
         task.quick_losses = task.quick_losses + 1 if quick else 0
         more = task.quick_losses - QUICK_LOSSES_FREE
@@ -93,7 +148,7 @@ class Tasks:
     def _over(self, task: Task, now_ms: int) -> bool:
         """Ends a task that was to end as soon as it is free."""
         if task.row.desired == CANCELLED:
-            self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms)
+            self._finish(task, TaskState.CANCELLED, task.row.reason or CANCELLED, now_ms)
         elif task.expired:
             self._finish(task, TaskState.FAILED, "expired", now_ms)
         else:
@@ -108,9 +163,14 @@ class Tasks:
         if wait_ms:
             self.ledger.deadlines.set("ready", task.row.id, now_ms + wait_ms)
         else:
-            self.ready(task)
+            self.ready(task, now_ms)
 
-    def ready(self, task: Task) -> None:
+    def ready(self, task: Task, now_ms: int) -> None:
+        """It may be placed, unless its job waits for others: then `dependencies` will say so again."""
+        if task.job.waits:
+            return
+        if not task.job.ready:
+            task.job.ready_ms = now_ms
         task.job.ready.append(task.row.id)
         self.ledger.waiting[task.row.job] = task.job
         task.job.blocked = -1
@@ -118,25 +178,35 @@ class Tasks:
 
     # ------------------------------------------------------------- wishes
 
-    def cancel(self, task: Task, actor: str, now_ms: int) -> Attempt | None:
+    def cancel(self, task: Task, actor: str, now_ms: int, reason: str = CANCELLED) -> Attempt | None:
         """Wants the task to end; returns the attempt that must leave its document first, if any."""
-        task.row.desired = CANCELLED
+        wished, task.row.desired, task.row.reason = task.row.desired, CANCELLED, reason
         if task.row.state is TaskState.PENDING:
-            self._finish(task, TaskState.CANCELLED, CANCELLED, now_ms, actor)
+            self._finish(task, TaskState.CANCELLED, reason, now_ms, actor)
             return None
+        self.ledger.outlive(task.row.id)
         self.ledger.save(task.row)
-        self.ledger.audit(
-            now_ms, "task", task.row.id, "run", CANCELLED, actor, task.row.device, task.row.attempt
-        )
+        if wished != CANCELLED:  # a daemon's task that had to go anyway is not told twice (I10)
+            self.ledger.audit(
+                now_ms, "task", task.row.id, wished, CANCELLED, actor, task.row.device, task.row.attempt
+            )
         return self.attempt_of(task)
 
     def expire(self, task: Task, now_ms: int) -> Attempt | None:
         """Its time to live is over; as with a cancel, what runs must be stopped first."""
         task.expired = True
+        self.ledger.outlive(task.row.id)
         if task.row.state is TaskState.PENDING:
             self._over(task, now_ms)
             return None
         return self.attempt_of(task)
+
+    def fail_all(self, job: Job, reason: str, now_ms: int) -> None:
+        """Ends a job that never began, because it never can."""
+        for task in self.ledger.tasks_of(job):
+            self._finish(task, TaskState.FAILED, reason, now_ms)
+        if job.row.id in self.ledger.jobs:  # it had no tasks, or more could have come
+            self.close(job, now_ms, JobState.FAILED)
 
     def attempt_of(self, task: Task) -> Attempt | None:
         """The reservation of the task's present attempt."""
@@ -165,15 +235,23 @@ class Tasks:
         job.failed += state is TaskState.FAILED
         job.cancelled += state is TaskState.CANCELLED
         del self.ledger.tasks[task.row.id]
+        self.ledger.outlive(task.row.id)
         self.ledger.deadlines.clear("ready", task.row.id)
         self.ledger.deadlines.clear("expired", task.row.id)
         self.ledger.count(f"tasks_{state}")
-        if not job.left:
-            self._close(job, now_ms)
+        if task.row.pin:
+            self.ledger.unpinned.append(task)
+        if job.failed + job.cancelled == 1 and state is not TaskState.SUCCEEDED:
+            self.ledger.turned.append(job)
+        if not job.left and not job.standing:
+            self.close(job, now_ms)
 
-    def _close(self, job: Job, now_ms: int) -> None:
-        """The last task is final: the job becomes the worst of what they became."""
-        state = JobState.FAILED if job.failed else JobState.CANCELLED if job.cancelled else JobState.SUCCEEDED
+    def close(self, job: Job, now_ms: int, state: JobState | None = None) -> None:
+        """The last task is final: the job becomes the worst of what they became, unless `state` says it."""
+        cancelled = job.cancelled or job.row.kind in (JobKind.CRON, JobKind.DAEMON)
+        worst = JobState.FAILED if job.failed else JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+        state = state or worst
+        self.ledger.turned.append(job)
         job.row.state, job.row.changed_at = state, self.ledger.wall(now_ms)
         self.ledger.save(job.row)
         self.ledger.audit(now_ms, "job", job.row.id, JobState.OPEN, state)

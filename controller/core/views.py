@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from protocol.messages import NO_HEALTH, Health
 from protocol.resources import Resources
 
 
@@ -25,6 +26,8 @@ class SubmittedView:
 
     job: str
     replayed: bool = False
+    tasks: int = 0
+    """How many it has from the start: of a daemon, one per device that matches."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,15 @@ class DeviceView:
     last_heartbeat_ms_ago: int | None
     document: tuple[int, int]
     granted: bool
+    heartbeat_ms: int = 0
+    accelerators: tuple[tuple[str, str, int], ...] = ()
+    """(name, model, milli)."""
+    extras: dict[str, int] = field(default_factory=dict)
+    core_speed_milli: int = 1_000
+    taints: tuple[str, ...] = ()
+    doubt: str = ""
+    """Why it is in quarantine, when not for a second identity."""
+    health: Health = NO_HEALTH
 
 
 @dataclass(slots=True)
@@ -97,6 +109,10 @@ class FleetView:
     epoch: int
     leader: str
     uptime_ms: int
+    pending: dict[str, int] = field(default_factory=dict)
+    """Tasks that wait, by reason."""
+    balance: dict[str, float] = field(default_factory=dict)
+    """How evenly devices are loaded: the figures of `balance_views.BalanceView` by name."""
 
 
 @dataclass(slots=True)
@@ -125,8 +141,25 @@ class FilterView:
 
 
 @dataclass(slots=True)
+class RemedyView:
+    """One change after which a pending task would be placed; see `scheduler.remedies` for kinds.
+
+    `name` says of what, `device` where (empty: the job changes), `amount` by or to how much;
+    `devices`: how many devices the same kind of change would open; `words`: the change, to be read.
+    """
+
+    kind: str
+    name: str
+    device: str
+    amount: int
+    cost: float
+    devices: int
+    words: str
+
+
+@dataclass(slots=True)
 class ExplainView:
-    """Why a task is where it is, or nowhere."""
+    """Why a task is where it is, or nowhere. `reason`: a code out of a bounded set, empty when placed."""
 
     task: str
     state: str
@@ -134,3 +167,7 @@ class ExplainView:
     summary: str
     filters: list[FilterView] = field(default_factory=list)
     scores: list[ScoreView] = field(default_factory=list)
+    reason: str = ""
+    policy: str = ""
+    """The policy that chooses, and what it is good for."""
+    remedies: list[RemedyView] = field(default_factory=list)

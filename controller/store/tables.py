@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from operator import attrgetter
-from typing import cast
+from typing import Any, cast
 
 from controller.core.records import (
+    Affinity,
     AttemptRow,
     AttemptState,
     AuditRow,
     Constraint,
+    Dependency,
     DeviceRow,
     DocumentRow,
     FleetRow,
     JobRow,
+    JobRules,
     JobState,
     OutputRow,
     Row,
+    Spread,
     TaskRow,
     TaskSpec,
 )
@@ -38,7 +42,7 @@ Values = tuple[Value, ...]
 Statement = tuple[str, Sequence[Value]]
 
 CHUNK_ROWS_MAX = 256
-"""Rows per statement: 17 columns of it stay far below SQLite's 32,766 variables."""
+"""Rows per statement: 29 columns of it stay far below SQLite's 32,766 variables."""
 CHUNK_ROWS_STEP = 16
 """Larger statements come in these steps, the rest of a batch in one: 31 texts per table to keep
 prepared, and two steps for any batch up to the maximum."""
@@ -100,6 +104,7 @@ def _getter(*fields: str) -> Callable[[Row], Values]:
 
 # ---------------------------------------------------------------------------- jobs
 
+_NO_RULES = JobRules()
 _specs: dict[str, tuple[TaskSpec, str]] = {}
 """The text of each job's spec while it is open: a job is saved more often than it is made."""
 
@@ -108,11 +113,22 @@ def spec_text(spec: TaskSpec) -> str:
     """Compact JSON of a spec; `read_spec` is its inverse."""
     constraints = [(c.attribute, c.operator, c.value) for c in spec.constraints]
     what = (spec.runtime, spec.command, spec.env, spec.resources, constraints)
-    return json.dumps((*what, spec.timeout_ms, spec.stop_grace_ms), separators=(",", ":"))
+    wishes = {
+        "affinities": [(a.attribute, a.operator, a.value, a.weight) for a in spec.affinities],
+        "spreads": [(s.attribute, s.weight, s.targets) for s in spec.spreads],
+        "tolerations": spec.tolerations,
+        "models": spec.models,
+        "extras": spec.extras,
+        "reference_cpu": spec.reference_cpu,
+    }
+    said = {name: value for name, value in wishes.items() if value}
+    return json.dumps((*what, spec.timeout_ms, spec.stop_grace_ms, said), separators=(",", ":"))
 
 
 def read_spec(text: str) -> TaskSpec:
-    runtime, command, env, resources, constraints, timeout_ms, stop_grace_ms = json.loads(text)
+    runtime, command, env, resources, constraints, timeout_ms, stop_grace_ms, *more = json.loads(text)
+    said = more[0] if more else {}
+    spreads = said.get("spreads", ())
     return TaskSpec(
         runtime,
         tuple(command),
@@ -121,7 +137,29 @@ def read_spec(text: str) -> TaskSpec:
         tuple(Constraint(*c) for c in constraints),
         timeout_ms,
         stop_grace_ms,
+        said.get("extras", {}),
+        tuple(said.get("models", ())),
+        said.get("reference_cpu", False),
+        tuple(Affinity(*a) for a in said.get("affinities", ())),
+        tuple(Spread(a, weight, tuple((v, p) for v, p in targets)) for a, weight, targets in spreads),
+        tuple(said.get("tolerations", ())),
     )
+
+
+def rules_text(rules: JobRules) -> str:
+    """Compact JSON of what differs from the defaults; `read_rules` is its inverse."""
+    if rules == _NO_RULES:
+        return ""
+    said = {f.name: getattr(rules, f.name) for f in fields(rules)}
+    said["depends_on"] = [(d.job, d.until) for d in rules.depends_on]
+    default = {f.name: getattr(_NO_RULES, f.name) for f in fields(rules)}
+    return json.dumps({n: v for n, v in said.items() if v != default[n]}, separators=(",", ":"))
+
+
+def read_rules(text: str) -> JobRules:
+    said = json.loads(text) if text else {}
+    said["depends_on"] = tuple(Dependency(*d) for d in said.get("depends_on", ()))
+    return JobRules(**said)
 
 
 def _spec_once(row: JobRow) -> str:
@@ -150,7 +188,7 @@ def _job_values(row: Row) -> Values:
     head = list(_JOB_HEAD(row))
     job = cast(JobRow, row)
     head[5] = _GUARANTEE_TEXT[job.guarantee]
-    return (*head, _spec_once(job), *_JOB_TAIL(row))
+    return (*head, _spec_once(job), *_JOB_TAIL(row), rules_text(job.rules), job.fired_at, job.runs)
 
 
 def read_job(v: Sequence[object]) -> JobRow:
@@ -159,6 +197,7 @@ def read_job(v: Sequence[object]) -> JobRow:
     row.guarantee = _GUARANTEES[cast(str, row.guarantee)]
     row.spec = read_spec(cast(str, row.spec))
     row.state = JobState(row.state)
+    row.rules = read_rules(cast(str, row.rules))
     return row
 
 
@@ -189,6 +228,9 @@ def _device_values(row: Row) -> Values:
         json.dumps(d.runtimes, separators=(",", ":")),
         *(d.containment, d.heartbeat_ms, d.version, d.cordoned, d.draining, d.quarantined, d.removed),
         *(d.settings_epoch, d.settings_number, d.created_at, d.limits),
+        json.dumps(d.accelerators, separators=(",", ":")) if d.accelerators else "",
+        json.dumps(d.extras, separators=(",", ":")) if d.extras else "",
+        *(d.core_speed_milli, json.dumps(d.taints, separators=(",", ":")) if d.taints else "", d.doubt),
     )
 
 
@@ -200,7 +242,14 @@ def read_device(v: Sequence[object]) -> DeviceRow:
     row.runtimes = tuple(json.loads(cast(str, row.runtimes)))
     row.cordoned, row.draining = bool(row.cordoned), bool(row.draining)
     row.quarantined, row.removed = bool(row.quarantined), bool(row.removed)
+    row.accelerators = tuple((n, m, a) for n, m, a in _read_optional(row.accelerators, []))
+    row.extras = _read_optional(row.extras, {})
+    row.taints = tuple(_read_optional(row.taints, []))
     return row
+
+
+def _read_optional(text: object, absent: Any) -> Any:
+    return json.loads(cast(str, text)) if text else absent
 
 
 def read_audit(v: Sequence[object]) -> AuditRow:
@@ -219,17 +268,21 @@ _LONGER_OUTPUT = (
 _JOB_COLUMNS = (
     *("id", "name", "kind", "count", "priority", "guarantee", "max_attempts", "ttl_ms", "lease_ms", "spec"),
     *("state", "desired", "created_at", "changed_at", "actor", "idempotency_key", "fingerprint"),
+    *("rules", "fired_at", "runs"),
 )
-_TASK_FIELDS = ("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at")
+_TASK_FIELDS = (
+    *("desired", "device", "attempt", "exit_code", "reason", "failures", "created_at", "changed_at", "pin"),
+    "handed_out",
+)
 _ATTEMPT_TAIL = (
     *("since", "removed_epoch", "until", "exit_code", "signal", "reason"),
-    *("created_at", "started_at", "ended_at"),
+    *("created_at", "started_at", "ended_at", "given"),
 )
 _DEVICE_COLUMNS = (
     *("device", "session", "boot_id", "instance_id", "previous_identity", "inventory", "profile"),
     *("capacity", "labels", "runtimes", "containment", "heartbeat_ms", "version"),
     *("cordoned", "draining", "quarantined", "removed", "settings_epoch", "settings_number"),
-    *("created_at", "limits"),
+    *("created_at", "limits", "accelerators", "extras", "core_speed_milli", "taints", "doubt"),
 )
 _AUDIT_COLUMNS = ("at", "actor", "what", "object", "old", "new", "device", "attempt", "reason")
 _OUTPUT_COLUMNS = ("task", "attempt", "stream", "offset", "data", "last")

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge_agent.core.commands import CommandBook
 from edge_agent.core.connection import Connection, floor_is_attainable
 from edge_agent.core.departure import Departure, Step
 from edge_agent.core.effects import DropOutput, Quit, ReadSensors
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import (
     Booted,
     HostListed,
@@ -37,12 +37,12 @@ from edge_agent.core.memory import Memory
 from edge_agent.core.outbox import BYTES_MAX, Outbox
 from edge_agent.core.promises import Promises
 from edge_agent.core.runs import RunBook
+from edge_agent.core.vitals import Vitals
 from protocol import core as words
 from protocol import messages as wire
 from protocol.core import Effect, Event, Note, Publish
 from protocol.errors import LocalMistake
 from protocol.pace import Pace
-from protocol.resources import Resources
 from protocol.tasks import AttemptId
 
 REPUBLISH_MS = 1_000
@@ -53,28 +53,6 @@ COMPLAINTS_MAX = 64
 REPORTS_AT_ONCE = 8
 REPORT_MS = 200
 """A lone run's start and end are told at once; a busy device tells many changes in one document."""
-
-
-@dataclass(slots=True)
-class Identity:
-    """Who this agent is: the device, this boot of its kernel, the version of its software."""
-
-    device: str
-    boot_id: str
-    version: str = ""
-
-
-@dataclass(slots=True)
-class Equipment:
-    """What the device offers; the wire's `Inventory` without what a connection adds."""
-
-    profile: str
-    capacity: Resources
-    labels: dict[str, str]
-    runtimes: tuple[str, ...]
-    heartbeat_ms: int
-    containment: str = "strong"
-    limits: str = ""
 
 
 class Agent:
@@ -100,6 +78,7 @@ class Agent:
         self.promises = Promises(memory)
         self.commands = CommandBook()
         self.departure = Departure()
+        self.vitals = Vitals()
         self.used = wire.Used(0, 0, 0)
         self.counts: dict[str, int] = {}
         """Dropped messages by reason, since the start of this process."""
@@ -138,7 +117,8 @@ class Agent:
         return first
 
     def at_rest(self) -> bool:
-        """Whether nothing goes on but the pulse: all is said, processed, saved and granted."""
+        """Whether nothing goes on but the pulse, one beat like the other: all is said, processed,
+        saved and granted, and there is no health to tell."""
         runs, held = self.runs, self.memory.assignments.revision
         seq, beat_ms = self.heartbeats.latest
         dues = (
@@ -147,7 +127,9 @@ class Agent:
             self.outbox.due_ms(self.connection.up),
             self.promises.due_ms(),
         )
-        if any(due is not None for due in dues) or self.memory.changed or self.departure.leaving:
+        if any(due is not None for due in dues) or self.memory.changed:
+            return False
+        if self.departure.leaving or self.vitals.known:
             return False
         granted = held == wire.NO_REVISION or self.leases.sent_ms == beat_ms
         told = runs.listed and not runs.changed and self.heartbeats.sent.get(seq) == (beat_ms, runs.number)
@@ -192,7 +174,10 @@ class Agent:
         return self.runs.stop_all(now_ms) if event.stop_runs else []
 
     def _sensors_read(self, event: SensorsRead, now_ms: int) -> list[Effect]:
+        """An alarm doesn't wait for the next heartbeat."""
         self.used = event.used
+        if self.vitals.read(event.health) and self.connection.up:
+            self.heartbeats.soon(now_ms)
         return []
 
     # ------------------------------------------------------------ the link
@@ -207,6 +192,7 @@ class Agent:
         self.leases.forget()
         self.runs.begin()
         self.heartbeats.begin(event.session, now_ms)
+        self.vitals.begin()
         self._inventory_number = 1
         effects: list[Effect] = [
             Publish(self.device, self.connection.status(True)),
@@ -260,6 +246,7 @@ class Agent:
             return self._complain("unknown_heartbeat", f"seq {message.seq}", now_ms, "debug")
         sent_ms, runs_named = sent
         self.outbox.pace(now_ms - sent_ms)
+        self.vitals.answered(message.seq, now_ms - sent_ms)
         effects = self._repair(message, runs_named, now_ms)
         held = self.memory.assignments.revision
         if message.granted != wire.NO_REVISION and message.granted == held:
@@ -395,20 +382,7 @@ class Agent:
 
     def _publish_inventory(self, now_ms: int) -> Effect:
         self._published_ms[wire.Inventory.channel] = now_ms
-        mine = self.equipment
-        message = wire.Inventory(
-            number=self._inventory_number,
-            session=self.connection.session,
-            profile=mine.profile,
-            capacity=mine.capacity,
-            labels=dict(mine.labels),
-            runtimes=mine.runtimes,
-            version=self.identity.version,
-            boot_id=self.identity.boot_id,
-            containment=mine.containment,
-            heartbeat_ms=mine.heartbeat_ms,
-            limits=mine.limits,
-        )
+        message = self.equipment.inventory(self.identity, self._inventory_number, self.connection.session)
         return Publish(self.device, message)
 
     def held(self) -> wire.Held:
@@ -417,7 +391,8 @@ class Agent:
         return wire.Held(*documents[0], self.runs.number, self._inventory_number, *documents[1])
 
     def _beat(self, now_ms: int) -> list[Effect]:
-        beat = self.heartbeats.beat(self.held(), self.used, now_ms)
+        health = self.vitals.tell(self.heartbeats.next_seq, now_ms)
+        beat = self.heartbeats.beat(self.held(), self.used, now_ms, health)
         return [Publish(self.device, beat), ReadSensors()]
 
     def _depart(self, now_ms: int) -> list[Effect]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol.core import Event
-from protocol.messages import Used
+from protocol.messages import NO_HEALTH, Health, Used
 
 
 @dataclass(slots=True)
@@ -105,9 +105,10 @@ class OutputRead(Event):
 
 @dataclass(slots=True)
 class SensorsRead(Event):
-    """What the device measures of itself."""
+    """What the device measures of itself; no health: it has no such sensors."""
 
     used: Used
+    health: Health = NO_HEALTH
 
 
 @dataclass(slots=True)

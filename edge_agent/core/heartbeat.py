@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from protocol import limits as lim
-from protocol.messages import Heartbeat, Held, Used
+from protocol.messages import NO_HEALTH, Health, Heartbeat, Held, Used
 
 SENT_MAX = 256
 """Heartbeats remembered; older ones were overtaken by answers, or their leases are over."""
@@ -97,7 +97,12 @@ class Heartbeats:
         self._seq += count
         self._answered, self._last_ms = self._seq, last_ms
 
-    def beat(self, held: Held, used: Used, now_ms: int) -> Heartbeat:
+    @property
+    def next_seq(self) -> int:
+        """Of the heartbeat that `beat` will make."""
+        return self._seq + 1
+
+    def beat(self, held: Held, used: Used, now_ms: int, health: Health = NO_HEALTH) -> Heartbeat:
         """The next heartbeat, remembered as sent now."""
         self._seq += 1
         self._last_ms, self._asked_ms, self._hurry_ms = now_ms, None, None
@@ -106,7 +111,7 @@ class Heartbeats:
         self.sent[self._seq] = (now_ms, held.runs)
         while len(self.sent) > SENT_MAX or next(iter(self.sent.values()))[0] < now_ms - self.longest_ms:
             self.sent.popitem(last=False)
-        return Heartbeat(self.session, self._seq, held, used)
+        return Heartbeat(self.session, self._seq, held, used, health)
 
     def answered(self, session: int, seq: int) -> tuple[int, int] | None:
         """When that heartbeat was sent and which `Runs` it named; `None` if not by this process

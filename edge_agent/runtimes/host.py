@@ -36,6 +36,8 @@ class RunSpec:
     timeout_ms: int = 0
     stop_grace_ms: int = 5_000
     output_bytes_max: int = 1_048_576
+    accelerators: tuple[str, ...] = ()
+    """Names of those that it has, or has a share of; told to it and enforced by nobody."""
 
 
 class HeldRun(NamedTuple):

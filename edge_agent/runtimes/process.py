@@ -3,7 +3,8 @@
 `<data>/runs/<task>.<attempt>/` belongs to the agent and holds `stdout`, `stderr` and the
 run's own `work/`, which belongs to the run's user and is its home, its temporary folder and
 where it starts. The environment is built from nothing: PATH, HOME, LANG, TMPDIR, then what
-the job says, then `FM_TASK`, `FM_ATTEMPT` (the fencing token) and `FM_DEVICE`.
+the job says, then `FM_TASK`, `FM_INDEX` (which of its job), `FM_ATTEMPT` (the fencing token),
+`FM_DEVICE` and `FM_ACCELERATORS` (names, by commas; empty for none).
 
 It turns a `RunSpec` into the guard's START frame; it starts nothing and creates nothing (the
 run's supervisor makes the directories: a slow disk must not hold up the agent).
@@ -92,7 +93,13 @@ class ProcessRuntime:
         home = str(work)
         found = {"PATH": RUN_PATH, "HOME": home, "LANG": RUN_LANG, "TMPDIR": home}
         found.update(spec.env)
-        found.update(FM_TASK=spec.task, FM_ATTEMPT=str(spec.attempt), FM_DEVICE=self.device)
+        found.update(
+            FM_TASK=spec.task,
+            FM_INDEX=task_index(spec.task),
+            FM_ATTEMPT=str(spec.attempt),
+            FM_DEVICE=self.device,
+            FM_ACCELERATORS=",".join(spec.accelerators),
+        )
         return found
 
     def read_output(self, task: str, attempt: int, stream: int, offset: int, bytes_max: int) -> bytes:
@@ -134,6 +141,12 @@ class ProcessRuntime:
             if is_task_name(task.encode("utf-8", "replace")) and attempt.isdecimal() and int(attempt) > 0:
                 found.append((task, int(attempt)))
         return found
+
+
+def task_index(task: str) -> str:
+    """A task is `<job>.<index>`; one that was named otherwise is its job's only one."""
+    index = task.rpartition(".")[2]
+    return index if index.isdecimal() and index.isascii() else "0"
 
 
 def _joined(words: list[str]) -> bytes:

@@ -2,8 +2,8 @@
 
 The same words, refusals, deadlines and time limits as the guard; no process. A command is
 `NAME [SECONDS] [--ms N] [--exit N] [--fail-rate F] [--ignore-term]`: NAME means nothing, a
-bare number is a duration in seconds, without a duration it runs until stopped. `--fail-rate`
-is the chance of exit code 1 instead; a run that ignores TERM ends by KILL.
+bare number is a duration in seconds, without a duration it runs until stopped (without a NAME,
+too). `--fail-rate` is the chance of exit code 1 instead; a run that ignores TERM ends by KILL.
 
 Time comes in with every word, chance by the given generator. Answers are collected and
 handed out by `advance`; `due_ms` says when to call it.
@@ -44,8 +44,6 @@ class SimulatedCommand:
 
 def read_command(command: tuple[str, ...]) -> SimulatedCommand:
     """Raises ValueError for anything but the grammar above."""
-    if not command:
-        raise ValueError("empty command")
     found = SimulatedCommand()
     words = iter(command[1:])
     for word in words:

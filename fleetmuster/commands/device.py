@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Mapping
 
 from fleetmuster.commands.several import confirm_many, for_each
 from fleetmuster.exits import CommandError, Exit, usage
-from fleetmuster.quantities import show_cpu, show_duration, show_memory
-from fleetmuster.records import Number, RemoteDevice
+from fleetmuster.quantities import show_cpu, show_duration, show_memory, show_rate
+from fleetmuster.records import Number, RemoteAccelerator, RemoteDevice
 from fleetmuster.session import Session
 from fleetmuster.tables import Column
 
@@ -32,7 +33,11 @@ _ROOM = (
     Column("MEMORY", right=True),
     Column("DISK", right=True),
     Column("GPU", right=True),
+    Column("UP", right=True),
+    Column("DOWN", right=True),
+    Column("SLOTS", right=True),
 )
+_ROOM_FIELDS = ("cpu_milli", "memory_mib", "disk_mib", "gpu_milli", "up_kbit_s", "down_kbit_s")
 
 
 def list_(session: Session, options: Namespace) -> Exit:
@@ -57,9 +62,18 @@ def show(session: Session, options: Namespace) -> Exit:
             ("id", device["id"]),
             ("state", device.get("state") or ""),
             ("flags", _flags(device)),
+            ("doubt", device.get("doubt") or ""),
+            ("taints", ", ".join(device.get("taints") or [])),
+            ("health", _health(device)),
             ("profile", device.get("profile") or ""),
             ("labels", ", ".join(f"{key}={value}" for key, value in (device.get("labels") or {}).items())),
             ("runtimes", ", ".join(device.get("runtimes") or [])),
+            ("accelerators", ", ".join(_accelerator(each) for each in device.get("accelerators") or [])),
+            (
+                "extras",
+                ", ".join(f"{amount} {name}" for name, amount in (device.get("extras") or {}).items()),
+            ),
+            ("core speed", _core_speed(device)),
             ("containment", device.get("containment") or ""),
             ("limits", device.get("limits") or ""),
             ("version", device.get("version") or ""),
@@ -68,7 +82,7 @@ def show(session: Session, options: Namespace) -> Exit:
             ("heard", _heard(device) and f"{_heard(device)} ago"),
         ]
     )
-    amounts = {
+    amounts: dict[str, Mapping[str, Number | None] | None] = {
         "capacity": device.get("capacity"),
         "reserved": device.get("reserved"),
         "free": device.get("free"),
@@ -133,6 +147,24 @@ def drain(session: Session, options: Namespace) -> Exit:
     return for_each(session, options.ids, session.client.drain, "draining: its tasks move as they can")
 
 
+def taint(session: Session, options: Namespace) -> Exit:
+    """Sets marks, one after the other."""
+
+    def mark(taint: str) -> None:
+        session.client.taint(options.id, taint)
+
+    return for_each(session, options.taints, mark, f"set on {options.id}")
+
+
+def untaint(session: Session, options: Namespace) -> Exit:
+    """Takes marks away, one after the other."""
+
+    def unmark(taint: str) -> None:
+        session.client.untaint(options.id, taint)
+
+    return for_each(session, options.taints, unmark, f"taken off {options.id}")
+
+
 def ping(session: Session, options: Namespace) -> Exit:
     rtt_us = session.client.ping(options.id)
     if session.console.json_wanted:
@@ -150,6 +182,8 @@ VERBS = {
     "cordon": cordon,
     "uncordon": uncordon,
     "drain": drain,
+    "taint": taint,
+    "untaint": untaint,
     "ping": ping,
 }
 
@@ -187,14 +221,20 @@ def _row(device: RemoteDevice) -> list[str]:
     ]
 
 
-def _room_row(name: str, room: dict[str, Number]) -> list[str]:
-    return [
-        name,
-        show_cpu(room.get("cpu_milli", 0)),
-        show_memory(room.get("memory_mib", 0)),
-        show_memory(room.get("disk_mib", 0)),
-        show_cpu(room.get("gpu_milli", 0)),
-    ]
+def _room_row(name: str, room: Mapping[str, Number | None]) -> list[str]:
+    """An amount that nobody tells is no 0: a device measures processor, memory and disk only."""
+    shows = (show_cpu, show_memory, show_memory, show_cpu, show_rate, show_rate)
+    amounts = [room.get(field) for field in _ROOM_FIELDS]
+    told = ["-" if amount is None else show(amount) for show, amount in zip(shows, amounts, strict=True)]
+    return [name, *told, _slots(name, room)]
+
+
+def _slots(name: str, room: Mapping[str, Number | None]) -> str:
+    """A capacity of 0 is no bound of the device's own; `free` is then what its document can still list."""
+    slots = room.get("slots")
+    if name == "capacity" and not slots:
+        return "no bound"
+    return "-" if slots is None else str(slots)
 
 
 def _flags(device: RemoteDevice) -> str:
@@ -202,8 +242,42 @@ def _flags(device: RemoteDevice) -> str:
         "cordoned": device.get("cordoned"),
         "draining": device.get("draining"),
         "quarantined": device.get("quarantined"),
+        "tainted": device.get("taints"),
     }
     return ",".join(name for name, is_set in flags.items() if is_set)
+
+
+def _accelerator(said: RemoteAccelerator) -> str:
+    """Its name, its model, and how much of it there is when that isn't a whole one."""
+    model, milli = said.get("model") or "", said.get("milli") or 1000
+    share = show_cpu(milli) if milli != 1000 else ""
+    more = ", ".join(word for word in (model, share) if word)
+    return (said.get("name") or "") + (f" ({more})" if more else "")
+
+
+def _core_speed(device: RemoteDevice) -> str:
+    milli = device.get("core_speed_milli") or 1000
+    return f"{show_cpu(milli)} of the reference core" if milli != 1000 else ""
+
+
+def _health(device: RemoteDevice) -> str:
+    """Only what says something: trouble as words, then the figures."""
+    health = device.get("health")
+    if not health:
+        return ""
+    flags = {
+        "throttled": health.get("throttled"),
+        "undervoltage": health.get("undervoltage"),
+        "on battery": health.get("on_battery"),
+        "metered link": health.get("metered"),
+    }
+    figures = {
+        f"{health.get('temperature_c')} °C": health.get("temperature_c"),
+        f"battery {health.get('battery_percent')} %": health.get("battery_percent"),
+        f"wear {health.get('wear_percent')} %": health.get("wear_percent"),
+        f"{health.get('latency_ms')} ms": health.get("latency_ms"),
+    }
+    return ", ".join(word for word, said in (flags | figures).items() if said) or "nothing to report"
 
 
 def _heard(device: RemoteDevice) -> str:

@@ -2,7 +2,7 @@
 
 Rule: `run` prints the job's id and nothing else on stdout, so that `id=$(fm job run ...)`
 works; with -o json it is the job, after the wait if there is one. Options that were
-not given are not sent: the controller's defaults live in the controller.
+not given are not sent, see `job_request`.
 Cancelling the one job that was named asks nothing; several jobs with more than
 `ASK_TASKS` unfinished tasks between them do.
 """
@@ -10,13 +10,15 @@ Cancelling the one job that was named asks nothing; several jobs with more than
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 
+from fleetmuster.commands.job_request import job_request, name_the_option
 from fleetmuster.commands.several import confirm_many, for_each
 from fleetmuster.commands.waiting import wait_for_job
 from fleetmuster.exits import CommandError, Exit, usage
 from fleetmuster.moments import age, stamp
-from fleetmuster.quantities import show_cpu, show_exact_duration, show_memory
-from fleetmuster.records import JobRequest, RemoteJob, RemoteTaskSpec
+from fleetmuster.quantities import show_cpu, show_exact_duration, show_memory, show_rate
+from fleetmuster.records import RemoteConstraint, RemoteJob, RemoteSpread, RemoteTaskSpec
 from fleetmuster.session import Session
 from fleetmuster.tables import Column
 from fleetmuster.wire import ApiError
@@ -34,37 +36,19 @@ _COLUMNS = (
     Column("FAILED", right=True),
     Column("AGE", right=True),
 )
-_OPTION_OF = {
-    "name": "--name",
-    "kind": "--kind",
-    "count": "--count",
-    "priority": "--priority",
-    "guarantee": "--guarantee",
-    "max_attempts": "--max-attempts",
-    "ttl_ms": "--ttl",
-    "lease_ms": "--lease",
-    "task/runtime": "--runtime",
-    "task/command": "the command after --",
-    "task/env": "--env",
-    "task/constraints": "--constraint",
-    "task/timeout_ms": "--timeout",
-    "task/stop_grace_ms": "--stop-grace",
-    "task/resources/cpu_milli": "--cpu",
-    "task/resources/memory_mib": "--memory",
-    "task/resources/disk_mib": "--disk",
-    "task/resources/gpu_milli": "--gpu",
-}
 
 
 def run(session: Session, options: Namespace) -> Exit:
     """Submits, prints the id, and with --wait follows."""
-    request = _request(options)
+    request = job_request(options)
     if options.wait_timeout is not None and not options.wait:
         raise usage("--wait-timeout needs --wait")
+    if options.wait and options.cron is not None:
+        raise usage("--wait and --cron: a cron job has no end", "fm job wait one of the jobs that it makes")
     try:
         job, replayed = session.client.submit_job(request, options.idempotency_key or "")
     except ApiError as error:
-        _name_the_option(error)
+        name_the_option(error)
         raise
     console, job_id = session.console, job["id"]
     if replayed:
@@ -102,7 +86,9 @@ def list_(session: Session, options: Namespace) -> Exit:
     if session.console.json_wanted:
         session.console.json(jobs)
     else:
-        session.console.table(_COLUMNS, [_row(job) for job in jobs])
+        more = _more_columns(jobs)
+        rows = [_row(job) + [_text(job, name) for name in more] for job in jobs]
+        session.console.table((*_COLUMNS, *more.values()), rows)
         if not jobs:
             session.console.say("no job yet; try: fm job run -- uptime")
     return Exit.OK
@@ -123,6 +109,7 @@ def show(session: Session, options: Namespace) -> Exit:
             ("tasks", ", ".join(f"{count} {state}" for state, count in counts.items() if count)),
             ("guarantee", job.get("guarantee") or ""),
             ("priority", str(job.get("priority") or "")),
+            *_rule_facts(job),
             ("max attempts", str(job.get("max_attempts") or "unlimited")),
             ("ttl", _time(job.get("ttl_ms"))),
             ("lease", _time(job.get("lease_ms"))),
@@ -147,103 +134,104 @@ def cancel(session: Session, options: Namespace) -> Exit:
 VERBS = {"run": run, "wait": wait, "list": list_, "show": show, "cancel": cancel}
 
 
-# ---------------------------------------------------------------------- the request
-
-
-def _request(options: Namespace) -> JobRequest:
-    """What was typed, as the body of `POST /jobs`."""
-    if options.stray or (options.runtime == "process" and not options.command):
-        said = f" before {options.stray[0]!r}" if options.stray else " and a command"
-        raise usage(f"fm job run needs --{said}", "fm job run [options] -- CMD ARG...")
-    spec = _spec(options, options.command or [])
-    request: JobRequest = {"kind": options.kind, "count": options.count, "task": spec}
-    if options.name is not None:
-        request["name"] = options.name
-    if options.priority is not None:
-        request["priority"] = options.priority
-    if options.guarantee is not None:
-        request["guarantee"] = options.guarantee
-    if options.max_attempts is not None:
-        request["max_attempts"] = options.max_attempts
-    if options.ttl is not None:
-        request["ttl_ms"] = options.ttl
-    if options.lease is not None:
-        request["lease_ms"] = options.lease
-    return request
-
-
-def _spec(options: Namespace, command: list[str]) -> RemoteTaskSpec:
-    spec: RemoteTaskSpec = {"runtime": options.runtime, "command": command}
-    amounts = {
-        "cpu_milli": options.cpu,
-        "memory_mib": options.memory,
-        "disk_mib": options.disk,
-        "gpu_milli": options.gpu,
-    }
-    resources = {name: amount for name, amount in amounts.items() if amount is not None}
-    if resources:
-        spec["resources"] = resources
-    if options.env:
-        spec["env"] = dict(options.env)
-    if options.constraint:
-        spec["constraints"] = [
-            {"attribute": attribute, "operator": operator, "value": value}
-            for attribute, operator, value in options.constraint
-        ]
-    if options.timeout is not None:
-        spec["timeout_ms"] = options.timeout
-    if options.stop_grace is not None:
-        spec["stop_grace_ms"] = options.stop_grace
-    return spec
-
-
-def _name_the_option(error: ApiError) -> None:
-    """A pointer into the body means nothing to who typed options; the option does."""
-    path = error.pointer.strip("#/")
-    while path and path not in _OPTION_OF:
-        path = path.rpartition("/")[0]
-    if path and not error.next_step:
-        error.next_step = f"change {_OPTION_OF[path]}"
-
-
 # ---------------------------------------------------------------------- showing
 
 
 def _row(job: RemoteJob) -> list[str]:
-    counts = job.get("tasks") or {}
-    waiting = counts.get("pending", 0) + counts.get("assigned", 0)
     return [
         job["id"],
         job.get("name") or "",
         job.get("kind") or "",
         job.get("state") or "",
-        str(job.get("count", "")),
-        str(waiting),
-        str(counts.get("running", 0)),
-        str(counts.get("succeeded", 0)),
-        str(counts.get("failed", 0)),
+        *_numbers(job),
         age(job.get("created")),
     ]
 
 
+def _numbers(job: RemoteJob) -> list[str]:
+    """Of a cron job none: its `count` is of the jobs that it makes, which stand in the list themselves."""
+    if job.get("kind") == "cron":
+        return [""] * 5
+    counts = job.get("tasks") or {}
+    waiting = counts.get("pending", 0) + counts.get("assigned", 0)
+    states = [str(counts.get(state, 0)) for state in ("running", "succeeded", "failed")]
+    return [str(job.get("count", "")), str(waiting), *states]
+
+
+def _more_columns(jobs: Sequence[RemoteJob]) -> dict[str, Column]:
+    """Fields that tell something of these jobs: owners where there are several, schedules where any."""
+    more: dict[str, Column] = {}
+    if len({_text(job, "owner") for job in jobs}) > 1:
+        more["owner"] = Column("OWNER")
+    if any(_text(job, "schedule") for job in jobs):
+        more["schedule"] = Column("SCHEDULE")
+    return more
+
+
+def _text(job: RemoteJob, name: str) -> str:
+    value = job.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _rule_facts(job: RemoteJob) -> list[tuple[str, str]]:
+    schedule = job.get("schedule") or ""
+    passed = f"{'over' if job.get('overlap') else 'no over'}lap, missed: {job.get('missed') or 'skip'}"
+    return [
+        ("owner", job.get("owner") or ""),
+        ("policy", job.get("policy") or ""),
+        ("schedule", f"{schedule} ({job.get('zone') or 'UTC'}; {passed})" if schedule else ""),
+        ("each time", f"a batch job of {job.get('count') or 1}" if schedule else ""),
+        ("made by", job.get("parent") or ""),
+        ("gang", "all at once, or none" if job.get("gang") else ""),
+        ("parallel", f"at most {job['parallel_max']}" if job.get("parallel_max") else ""),
+        ("after", ", ".join(f"{d.get('job')} {d.get('until')}" for d in job.get("depends_on") or [])),
+        ("on return", (job.get("on_return") or "") if job.get("guarantee") == "at_least_one" else ""),
+    ]
+
+
 def _spec_facts(spec: RemoteTaskSpec) -> list[tuple[str, str]]:
-    resources = spec.get("resources") or {}
-    constraints = spec.get("constraints") or []
+    wishes = [f"{_condition(a)} ({a.get('weight', 0):+d})" for a in spec.get("affinities") or []]
     return [
         ("runtime", spec.get("runtime") or ""),
         ("command", " ".join(spec.get("command") or [])),
         ("env", " ".join(f"{key}={value}" for key, value in (spec.get("env") or {}).items())),
-        ("cpu", show_cpu(resources["cpu_milli"]) if resources.get("cpu_milli") else ""),
-        ("memory", show_memory(resources["memory_mib"]) if resources.get("memory_mib") else ""),
-        ("disk", show_memory(resources["disk_mib"]) if resources.get("disk_mib") else ""),
-        ("gpu", show_cpu(resources["gpu_milli"]) if resources.get("gpu_milli") else ""),
-        (
-            "constraints",
-            ", ".join(f"{c.get('attribute')} {c.get('operator')} {c.get('value')}" for c in constraints),
-        ),
+        *_amount_facts(spec),
+        ("constraints", ", ".join(_condition(c) for c in spec.get("constraints") or [])),
+        ("preferences", ", ".join(wishes)),
+        ("spreads", ", ".join(_spread(s) for s in spec.get("spreads") or [])),
+        ("tolerates", ", ".join(spec.get("tolerations") or [])),
         ("timeout", _time(spec.get("timeout_ms"))),
         ("stop grace", _time(spec.get("stop_grace_ms"))),
     ]
+
+
+def _amount_facts(spec: RemoteTaskSpec) -> list[tuple[str, str]]:
+    of = spec.get("resources") or {}
+    models = ", ".join(spec.get("accelerator_models") or [])
+    return [
+        ("cpu", show_cpu(of["cpu_milli"]) + _reference(spec) if of.get("cpu_milli") else ""),
+        ("memory", show_memory(of["memory_mib"]) if of.get("memory_mib") else ""),
+        ("disk", show_memory(of["disk_mib"]) if of.get("disk_mib") else ""),
+        ("gpu", show_cpu(of["gpu_milli"]) + (models and f" of {models}") if of.get("gpu_milli") else ""),
+        ("up", show_rate(of["up_kbit_s"]) if of.get("up_kbit_s") else ""),
+        ("down", show_rate(of["down_kbit_s"]) if of.get("down_kbit_s") else ""),
+        ("slots", str(of.get("slots") or "")),
+        ("extras", ", ".join(f"{amount} {name}" for name, amount in (spec.get("extras") or {}).items())),
+    ]
+
+
+def _reference(spec: RemoteTaskSpec) -> str:
+    return " of the reference core" if spec.get("reference_cpu") else ""
+
+
+def _condition(said: RemoteConstraint) -> str:
+    words = (said.get("attribute"), said.get("operator"), said.get("value"))
+    return " ".join(word for word in words if word)
+
+
+def _spread(said: RemoteSpread) -> str:
+    shares = " ".join(f"{value}={percent}%" for value, percent in (said.get("targets") or {}).items())
+    return f"{said.get('attribute')} ({said.get('weight')})" + (shares and f" {shares}")
 
 
 def _time(ms: int | None) -> str:

@@ -53,11 +53,20 @@ def list_(session: Session, options: Namespace) -> Exit:
     tasks = list(session.client.tasks(options.job, options.device, options.state, options.limit))
     if session.console.json_wanted:
         session.console.json(tasks)
-    else:
-        session.console.table(_COLUMNS, [_row(task) for task in tasks])
-        if not tasks:
-            session.console.say("no such task")
+        return Exit.OK
+    if not tasks:
+        _check_names(session, options)
+        session.console.say("no such task")
+    session.console.table(_COLUMNS, [_row(task) for task in tasks])
     return Exit.OK
+
+
+def _check_names(session: Session, options: Namespace) -> None:
+    """An empty list may be a mistaken id, as the name of a job. Raises `ApiError`: there is none."""
+    if options.job:
+        session.client.job(options.job)
+    if options.device:
+        session.client.device(options.device)
 
 
 def show(session: Session, options: Namespace) -> Exit:
@@ -124,8 +133,10 @@ def explain(session: Session, options: Namespace) -> Exit:
             ("device", found.get("device") or ""),
             ("summary", found.get("summary") or ""),
             ("reason", found.get("reason") or ""),
+            ("policy", found.get("policy") or ""),
         ]
     )
+    _show_remedies(session, found)
     _show_filters(session, found)
     _show_scores(session, found)
     return Exit.OK
@@ -185,12 +196,25 @@ def _show_story(session: Session, task: RemoteTask) -> None:
         session.console.table(_STORY, rows)
 
 
+def _show_remedies(session: Session, found: RemoteExplanation) -> None:
+    """Each of them alone would place it; cheapest first."""
+    remedies = found.get("remedies") or []
+    if remedies:
+        rows = [[r.get("words") or r.get("kind") or "", _number(r.get("devices"))] for r in remedies]
+        session.console.block("\n")
+        session.console.table(
+            (Column("ANY ONE OF THESE WOULD PLACE IT"), Column("DEVICES", right=True)), rows
+        )
+
+
 def _show_filters(session: Session, found: RemoteExplanation) -> None:
     filters = found.get("filters") or []
     if filters:
         rows = [[f.get("filter") or "", _number(f.get("removed")), f.get("reason") or ""] for f in filters]
+        columns = (Column("FILTER"), Column("REMOVED", right=True), Column("REASON"))
+        shown = 3 if any(row[2] for row in rows) else 2
         session.console.block("\n")
-        session.console.table((Column("FILTER"), Column("REMOVED", right=True), Column("REASON")), rows)
+        session.console.table(columns[:shown], [row[:shown] for row in rows])
 
 
 def _show_scores(session: Session, found: RemoteExplanation) -> None:

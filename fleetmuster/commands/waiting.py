@@ -1,15 +1,16 @@
 """Waiting for a job: look again and again, tell each change once, say how it ended.
 
-Rule: a batch job ends when its state is no longer `open`; a service has no end, so its
-wait is over when all its tasks run. Changes go to stderr. The controller may restart
-meanwhile. Rejected: a stream of events (one more protocol for one caller).
+Rule: a batch job ends when its state is no longer `open`; a service or a daemon has no end,
+so its wait is over when all its tasks run; a cron job has nothing to wait for. Changes go
+to stderr. The controller may restart meanwhile. Rejected: a stream of events (one more
+protocol for one caller).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from fleetmuster.exits import Exit
+from fleetmuster.exits import CommandError, Exit
 from fleetmuster.patience import Patience
 from fleetmuster.records import RemoteJob
 from fleetmuster.session import Session
@@ -54,7 +55,16 @@ def _ending(job: RemoteJob) -> Exit | None:
         return Exit.OK
     if state in ("failed", "cancelled"):
         return Exit.FAILED
-    running = (job.get("tasks") or {}).get("running", 0)
-    if job.get("kind") == "service" and running >= (job.get("count") or 1):
+    kind, counts = job.get("kind"), job.get("tasks") or {}
+    if kind == "cron":
+        raise CommandError(
+            Exit.FAILED,
+            f"job {job['id']} makes a job at each of its times, and has no end itself",
+            next_step="wait for one of those: fm job list",
+        )
+    running = counts.get("running", 0)
+    if kind == "service" and running >= (job.get("count") or 1):
+        return Exit.OK
+    if kind == "daemon" and running and not counts.get("pending") and not counts.get("assigned"):
         return Exit.OK
     return None

@@ -73,8 +73,12 @@ class EveryChangeIsAudited(Checker):
             self.breach(f"job {row.id}: {len(wishes)} rows tell its cancel, wished {wished}")
 
     def _judge_device(self, change: Change[DeviceRow], audits: list[AuditRow]) -> None:
+        """What was decided, and beside it what was marked: a row tells either."""
         old, row = change
-        self._follow(f"device {row.device}", standing(old), standing(row), audits, row.device)
+        marks = [audit for audit in audits if _of_marks(audit)]
+        self._follow(f"taints of {row.device}", _taints(old), _taints(row), marks, row.device)
+        others = [audit for audit in audits if not _of_marks(audit)]
+        self._follow(f"device {row.device}", standing(old), standing(row), others, row.device)
 
     def _follow(self, what: str, before: str, after: str, audits: list[AuditRow], *devices: str) -> None:
         """`known` is how a device that is open comes into being."""
@@ -86,6 +90,15 @@ class EveryChangeIsAudited(Checker):
             at = "open" if audit.new == KNOWN else audit.new
         if at != after:
             self.breach(f"{what} was {before!r} and is {after!r}, told: {_words(audits)}", *devices)
+
+
+def _taints(row: DeviceRow | None) -> str:
+    return "" if row is None else " ".join(row.taints)
+
+
+def _of_marks(audit: AuditRow) -> bool:
+    """No decision has a colon in its name, every taint has."""
+    return ":" in audit.old or ":" in audit.new
 
 
 def _words(audits: list[AuditRow]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from controller.core.fleet import Offer
 from sim.checking.picture import Commit, Picture
 from sim.observations import DatabaseRestored, Observation
 
@@ -18,6 +19,8 @@ class Judge(Protocol):
     """Who hears of breaches and keeps the moments that checkers wait for."""
 
     seen: Picture
+    offer: Offer
+    """What of a device's capacity may be reserved."""
 
     def breach(
         self, invariant: str, text: str, devices: tuple[str, ...] = (), excused: bool = False

@@ -26,8 +26,8 @@ from controller.core.records import (
     TaskRow,
     clone,
 )
-from protocol.resources import ZERO, Resources
 from protocol.tasks import FINAL_TASK, AttemptId
+from sim.checking.room import Reserved, Taken, taken_by
 from sim.observations import DatabaseRestored, RunBegan
 
 R = TypeVar("R")
@@ -80,7 +80,9 @@ class Picture:
         self.accepted: dict[str, int] = {}
         """Jobs whose acceptance was answered, and how many tasks each has."""
         self.given: dict[AttemptId, str] = {}
-        """To which device each attempt was ever given, lost ones of a restored database included."""
+        """To which device each attempt was given last, lost ones of a restored database included."""
+        self.given_also: dict[AttemptId, dict[str, None]] = {}
+        """To which others before: a number may come again while nobody knows that the database is old."""
         self.last: dict[str, int] = {}
         """Highest attempt number ever committed, by task."""
         self.dark = False
@@ -102,8 +104,10 @@ class Picture:
         self.documents: dict[str, tuple[int, int]] = {}
         """Device -> (epoch, number) of its document."""
         self.facts: dict[str, str] = {}
-        self.reserved: dict[str, Resources] = {}
+        self.reserved: dict[str, Reserved] = {}
         """Device -> what its attempts that are not free reserve together."""
+        self.held: dict[str, dict[AttemptId, str]] = {}
+        """Job -> its attempts that are not free, and their devices."""
         self.held_by: dict[str, int] = {}
         """Device -> how many attempts it has that are not free."""
         self.tasks_of: dict[str, int] = {}
@@ -193,16 +197,19 @@ class Picture:
         held_before = old is not None and old.state is not AttemptState.FREE
         held = row.state is not AttemptState.FREE
         if held and not held_before:
-            now = self.reserved.get(row.device, ZERO)
-            self.reserved[row.device] = now.plus(self.demand(row.task))
+            self.reserved.setdefault(row.device, Reserved()).add(self.taken(row))
+            self.held.setdefault(job_of(row.task), {})[key] = row.device
             self.held_by[row.device] = self.held_by.get(row.device, 0) + 1
         elif held_before and not held:
-            self.reserved[row.device] = self.reserved[row.device].minus(self.demand(row.task))
+            self.reserved[row.device].take_off(self.taken(row))
+            del self.held[job_of(row.task)][key]
             self.held_by[row.device] -= 1
         if old is None:
             before = self.last.get(row.task, 0)
             done.handed_out.append((row, before))
             self.last[row.task] = max(before, row.attempt)
+            if (other := self.given.get(key, row.device)) != row.device:
+                self.given_also.setdefault(key, {})[other] = None
             self.given[key] = row.device
             if self.dark:
                 self.obscure[key] = None
@@ -233,10 +240,9 @@ class Picture:
         FleetRow: _put_fact,
     }
 
-    def demand(self, task: str) -> Resources:
-        """What an attempt of the task reserves; nothing where the job was never stored."""
-        job = self.jobs.get(job_of(task))
-        return ZERO if job is None else job.spec.resources
+    def taken(self, row: AttemptRow) -> Taken:
+        """What the attempt reserves; nothing where the job was never stored."""
+        return taken_by(row, self.jobs.get(job_of(row.task)))
 
     def restored(self, copy_put_back: DatabaseRestored) -> Commit:
         """An older copy counts from now on. What was answered since is lost; what runs, runs."""

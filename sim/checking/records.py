@@ -7,16 +7,17 @@ one are excused where section 11 excuses them; nothing else is.
 
 from __future__ import annotations
 
-from controller.core.records import AttemptRow, AttemptState, JobState, TaskRow
+from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow, JobState, TaskRow
 from protocol import topics
 from protocol.errors import RemoteGarbage
 from protocol.messages import Assignments
-from protocol.resources import ZERO
-from protocol.tasks import FINAL_TASK, TASK_MOVES, AttemptId, TaskState
+from protocol.resources import Resources
+from protocol.tasks import FINAL_TASK, TASK_MOVES, AttemptId, Guarantee, JobKind, TaskState
 from sim.checking.base import Checker, Heard
-from sim.checking.picture import Change, Commit
+from sim.checking.picture import Change, Commit, job_of
+from sim.checking.room import faults
 from sim.ears import understand
-from sim.observations import DatabaseRead, Delivered, JobAccepted, Observation
+from sim.observations import DatabaseRead, Delivered, JobAccepted, Observation, OutOfBounds
 
 _STATES = {state.value: state for state in TaskState}
 
@@ -32,8 +33,17 @@ class Accounts(Checker):
     def _accepted(self, accepted: JobAccepted) -> None:
         """Who was told so finds it stored, whole."""
         stored = self.seen.tasks_of.get(accepted.job, 0)
-        if stored != accepted.count or accepted.job not in self.seen.jobs:
+        if not self._kept(accepted.job, accepted.count):
             self.breach(f"{accepted.job} was accepted with {accepted.count} tasks and has {stored}")
+
+    def _kept(self, name: str, count: int) -> bool:
+        """A daemon gains tasks with devices; a cron job has none, its runs do."""
+        job, stored = self.seen.jobs.get(name), self.seen.tasks_of.get(name, 0)
+        if job is None:
+            return False
+        if job.kind is JobKind.DAEMON:
+            return stored >= count
+        return stored == _stored(job) and job.count == count
 
     def on_commit(self, commit: Commit) -> None:
         touched: dict[str, None] = {}
@@ -52,9 +62,9 @@ class Accounts(Checker):
         job, stored = self.seen.jobs.get(name), self.seen.tasks_of.get(name, 0)
         if job is None:
             self.breach(f"tasks of {name} are stored and the job is not")
-        elif stored != job.count:
+        elif stored != _stored(job):
             self.breach(f"{name} has {job.count} tasks and {stored} are stored")
-        elif (job.state is JobState.OPEN) != bool(self.seen.open_of.get(name, 0)):
+        elif (job.state is JobState.OPEN) != (_stands(job) or bool(self.seen.open_of.get(name, 0))):
             self.breach(f"{name} is {job.state} with {self.seen.open_of.get(name, 0)} open tasks")
 
     def _read(self, read: DatabaseRead) -> None:
@@ -74,8 +84,18 @@ class Accounts(Checker):
     def finish(self, now_ms: int) -> None:
         for job, count in self.seen.accepted.items():
             stored = self.seen.tasks_of.get(job, 0)
-            if stored != count:
+            if not self._kept(job, count):
                 self.breach(f"{job} was accepted with {count} tasks and has {stored}")
+
+
+def _stored(job: JobRow) -> int:
+    """How many tasks of it must be stored; those of a cron job are its runs'."""
+    return 0 if job.kind is JobKind.CRON else job.count
+
+
+def _stands(job: JobRow) -> bool:
+    """Open without an open task: others may come, with a device or a time."""
+    return job.kind in (JobKind.DAEMON, JobKind.CRON) and job.desired == "run" and job.state is JobState.OPEN
 
 
 class OneResult(Checker):
@@ -85,7 +105,14 @@ class OneResult(Checker):
 
     def hears(self) -> dict[type[Observation], Heard]:
         self._ranks = {state: rank for rank, state in enumerate(AttemptState)}
-        return {}
+        self._copied: dict[AttemptId, None] = {}
+        """Attempts that a second machine of the same identity may have known, and may yet speak of."""
+        return {OutOfBounds: self._bound}
+
+    def _bound(self, fault: OutOfBounds) -> None:
+        if self.invariant in fault.invariants:
+            there = (key for keys in self.seen.held.values() for key in keys if keys[key] == fault.device)
+            self._copied |= dict.fromkeys(there)
 
     def on_commit(self, commit: Commit) -> None:
         for change in commit.tasks:
@@ -93,6 +120,8 @@ class OneResult(Checker):
         for old, row in commit.attempts:
             if old is not None:
                 self._judge_attempt(old, row)
+            elif self.judge.outside(self.invariant, row.device):
+                self._copied[AttemptId(row.task, row.attempt)] = None
             if row.state is AttemptState.FREE and (old is None or old.state is not row.state):
                 self._judge_free(row)
         for audit in commit.audits:
@@ -110,13 +139,33 @@ class OneResult(Checker):
                 self.breach(f"{row.id} was {old.state} and becomes {row.state}", old.device, row.device)
         elif row.state in FINAL_TASK:
             self._judge_result(row)
+        elif old is not None and row.attempt < self.seen.last.get(row.id, 0):
+            self._judge_present(row)
+
+    def _judge_present(self, row: TaskRow) -> None:
+        """What goes on is the last attempt, or an older one that was kept while the last one leaves (C6)."""
+        last = AttemptId(row.id, self.seen.last[row.id])
+        told = self.seen.attempts.get(last)
+        if told is None or last in self.seen.obscure:
+            return  # a restore lost it: nobody here knows of it any more
+        if not self._goes_back(row):
+            self.breach(f"{row.id} goes back to attempt {row.attempt} of {last.attempt}", row.device)
+        elif told.state in (AttemptState.ASSIGNED, AttemptState.RUNNING):
+            self.breach(f"{row.id} keeps {row.attempt} and {told.attempt} is {told.state}", told.device)
+
+    def _goes_back(self, row: TaskRow) -> bool:
+        """Whether its job may choose an older attempt."""
+        job = self.seen.jobs.get(row.job)
+        lax = job is not None and job.guarantee is Guarantee.AT_LEAST_ONE
+        return job is not None and lax and job.rules.on_return != "newest"
 
     def _judge_result(self, row: TaskRow) -> None:
-        """The end of a task is that of its last attempt."""
+        """The end of a task is that of its last attempt, or of an older one that was kept instead."""
         current = self.seen.last.get(row.id, 0)
         last = AttemptId(row.id, current)
         told = last in self.seen.attempts and last not in self.seen.obscure
-        if row.attempt != current and told:  # else a restore lost it: nobody here knows of it any more
+        chosen = row.attempt < current and self._goes_back(row)
+        if row.attempt != current and told and not chosen:  # else a restore lost it: nobody knows of it here
             self.breach(f"{row.id} is {row.state} by attempt {row.attempt} of {current}", row.device)
         held = self.seen.attempts.get(AttemptId(row.id, row.attempt))
         by_run = row.state is TaskState.SUCCEEDED or bool(row.device)
@@ -124,7 +173,11 @@ class OneResult(Checker):
             self.breach(f"{row.id} is {row.state} while attempt {row.attempt} is {held.state}", held.device)
 
     def _judge_free(self, row: AttemptRow) -> None:
-        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun."""
+        """What is free lives no more (L3), but on a removed device, or where it was forgotten and begun.
+
+        A second machine of the same identity has copied `at_least_one` attempts, which it doesn't run: that
+        word of it comes as late as the weather delays it.
+        """
         task, known = self.seen.tasks.get(row.task), self.seen.devices.get(row.device)
         if (task is not None and task.desired != "run") or (known is not None and known.removed):
             return  # of what was cancelled I7 asks the same
@@ -137,7 +190,8 @@ class OneResult(Checker):
         ]
         if live:
             what = f"{row.task} {row.attempt} is free and lives on {row.device}"
-            self.breach(what, row.device, excused=self.judge.outside("I1", row.device))
+            copied = not live[0].at_most_one and AttemptId(row.task, row.attempt) in self._copied
+            self.breach(what, row.device, excused=copied or self.judge.outside("I1", row.device))
 
     def _judge_attempt(self, old: AttemptRow, row: AttemptRow) -> None:
         if self._ranks[row.state] < self._ranks[old.state]:
@@ -193,25 +247,40 @@ class NumbersRise(Checker):
         assert isinstance(message, Assignments)
         for entry in message.attempts:
             key = AttemptId(entry.task, entry.attempt)
-            given = self.seen.given.get(key)
-            if given != device and key not in self.seen.obscure:
+            given, also = self.seen.given.get(key), self.seen.given_also.get(key, {})
+            if given != device and device not in also and key not in self.seen.obscure:
                 whose = f"that of {given}" if given else "not committed"
                 self.breach(f"{device} is told of {entry.task} {entry.attempt}, which is {whose}", device)
 
 
 class RoomIsKept(Checker):
-    """I5: each new reservation keeps reserved ≤ capacity; a device that shrank gets none until it fits."""
+    """I5: each new reservation keeps reserved ≤ what is offered, of everything that it takes: resources,
+    slots, things of the site, the very accelerators that it was given. What stood before a device
+    shrank may stay; of what is short it gets no more until that fits."""
 
     invariant = "I5"
 
     def on_commit(self, commit: Commit) -> None:
-        added = {row.device: None for old, row in commit.attempts if old is None and _held(row)}
-        for device in added:
-            known, reserved = self.seen.devices.get(device), self.seen.reserved.get(device, ZERO)
-            if known is None:
-                self.breach(f"{device} is given work and was never registered", device)
-            elif not reserved.fits(known.capacity):
-                self.breach(f"{device} has {known.capacity}, reserved {reserved}", device)
+        before = {row.device: old for old, row in commit.devices if old is not None}
+        for old, row in commit.attempts:
+            if old is None and _held(row):
+                self._judge(row, before.get(row.device))
+
+    def _judge(self, attempt: AttemptRow, before: DeviceRow | None) -> None:
+        """A device that described itself anew in this very commit is judged by both descriptions."""
+        device = attempt.device
+        known, reserved = self.seen.devices.get(device), self.seen.reserved[device]
+        job, taken = self.seen.jobs.get(job_of(attempt.task)), self.seen.taken(attempt)
+        if known is None:
+            self.breach(f"{device} is given work and was never registered", device)
+        elif job is not None:
+            rows = (known,) if before is None else (known, before)
+            found = [list(faults(taken, job, reserved, row, self._offer(row))) for row in rows]
+            if all(found):
+                self.breach(f"{attempt.task} {attempt.attempt} on {device}: it {'; '.join(found[0])}", device)
+
+    def _offer(self, row: DeviceRow) -> Resources:
+        return self.judge.offer(row.profile, row.capacity)
 
 
 def _held(row: AttemptRow) -> bool:

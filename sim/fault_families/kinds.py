@@ -42,7 +42,13 @@ class Name(NamedTuple):
     what: str
 
 
-Word = Whole | OneOf | Name
+class Phrase(NamedTuple):
+    """A word whose value is a text that is read further; `read` raises `ValueError`: what was expected."""
+
+    read: Callable[[str], object]
+
+
+Word = Whole | OneOf | Name | Phrase
 
 
 class Drawn(NamedTuple):
@@ -77,6 +83,8 @@ class Scene:
     """Whether a backup of the database was ever taken."""
     counts: dict[str, int] = field(default_factory=dict)
     clones: dict[str, SimulatedDevice] = field(default_factory=dict)
+    doubted: dict[str, None] = field(default_factory=dict)
+    """Devices that said of themselves what can't be true."""
 
     def device(self, fault: Fault) -> SimulatedDevice:
         return self.world.devices[fault.device]

@@ -47,7 +47,7 @@ from protocol.core import (
     TimerElapsed,
 )
 from protocol.errors import RemoteGarbage
-from protocol.messages import Message, Used
+from protocol.messages import Health, Message, Used
 from protocol.tasks import AttemptId
 from sim.clockwork import Clockwork
 from sim.disk import SimulatedDisk
@@ -68,6 +68,7 @@ class Machine(Protocol):
     network: Network
     disk: SimulatedDisk
     guard: VirtualGuard
+    health: Health
     notes: list[Note]
 
     def kill_agent(self) -> None: ...
@@ -146,7 +147,8 @@ class AgentProcess:
     def at_rest(self) -> bool:
         """Whether nothing goes on here but heartbeats, and nothing else will by itself."""
         doomed = self.dies_after is not None or self._stalled or not self.alive
-        return not doomed and self.core.at_rest() and self.core.used == self._used()
+        unread = self.core.used != self._used() or self.core.vitals.measured != self.machine.health
+        return not doomed and not unread and self.core.at_rest()
 
     def rest(self, roused: Callable[[], None]) -> None:
         """From now on others count its heartbeats; `roused` is called before anything happens here."""
@@ -185,7 +187,8 @@ class AgentProcess:
                 self._waiting.append(event)
             return
         self._carry_out(self.core.handle(event, self.own.local_ms()))
-        if not self._stalled and type(event) is not SensorsRead:  # it moves no deadline
+        # Sensors move no deadline, but for those of health, which may raise an alarm.
+        if not self._stalled and (type(event) is not SensorsRead or event.health.flags):
             self._arm()
 
     def _round(self, events: list[Event]) -> None:
@@ -290,7 +293,7 @@ class AgentProcess:
             ForgetRun: lambda e: guard.forget(AttemptId(e.task, e.attempt)),
             ReadOutput: self._read_output,
             DropOutput: lambda e: guard.drop_output(AttemptId(e.task, e.attempt)),
-            ReadSensors: lambda e: self.later(SensorsRead(self._used())),
+            ReadSensors: lambda e: self.later(SensorsRead(self._used(), self.machine.health)),
             Quit: lambda e: self.machine.agent_ended(),
             Note: self.machine.notes.append,
         }

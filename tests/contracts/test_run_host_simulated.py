@@ -13,7 +13,13 @@ from protocol.resources import Resources
 
 @pytest.mark.parametrize(
     ("words", "duration_ms", "code"),
-    [("sleep 5", 5000, 0), ("sleep 0.25", 250, 0), ("run --ms 7 --exit 3", 7, 3), ("run", None, 0)],
+    [
+        ("sleep 5", 5000, 0),
+        ("sleep 0.25", 250, 0),
+        ("run --ms 7 --exit 3", 7, 3),
+        ("run", None, 0),
+        ("", None, 0),
+    ],
 )
 def test_simulated_commands_are_read(words: str, duration_ms: int | None, code: int) -> None:
     found = read_command(tuple(words.split()))

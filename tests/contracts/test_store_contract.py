@@ -16,6 +16,7 @@ from controller.core.records import (
     DocumentRow,
     FleetRow,
     JobRow,
+    JobRules,
     JobState,
     OutputRow,
     Row,
@@ -107,6 +108,15 @@ def test_last_row_of_a_key_wins_within_a_batch_and_after(store: Store) -> None:
     store.save([task("j1", state=TaskState.FAILED, reason="why")], epoch)
     assert store.task("j1.0") == task("j1", state=TaskState.FAILED, reason="why")
     assert store.counts().tasks["failed"] == 1 == sum(store.counts().tasks.values())
+
+
+def test_a_cron_job_keeps_its_rules_and_how_far_it_is(store: Store) -> None:
+    epoch = leading(store)
+    rules = JobRules(schedule="30 2 * * *", zone="Europe/Berlin", overlap=True, missed="all")
+    cron = job("j1", kind=JobKind.CRON, rules=rules, fired_at=WALL_MS + 1, runs=7)
+    run = job("j2", rules=JobRules(parent="j1"))
+    store.save([cron, run], epoch)
+    assert store.load().jobs == [cron, run]
 
 
 def test_saved_rows_are_not_shared_with_the_caller(store: Store) -> None:

@@ -12,6 +12,7 @@ from controller.core.effects import Confirm, PublishFleet, PublishLeases, Reply
 from controller.core.events import CanaryReturned, DeviceDecision, HeartbeatBatch, JobCancelled, JobSubmitted
 from controller.core.leadership import Beginning
 from controller.core.records import LeaderRow, TaskSpec
+from controller.core.rules import Rules
 from controller.store.memory import MemoryStore
 from protocol.core import Connect, LinkUp, MessageArrived, Publish, Save, TimerElapsed
 from protocol.messages import (
@@ -41,19 +42,20 @@ def session(count, chance=0):
 class Desk:
     """One controller core over a memory store, and a clock that the test moves."""
 
-    def __init__(self, now=1_000_000):
+    def __init__(self, now=1_000_000, rules=None):
         self.store = MemoryStore()
         self.now = now
+        self.rules = rules or Rules("spread")
         self.saved = []
         self.said = []
         self.broker_answers = True
         self.take_over()
 
-    def take_over(self, above=0, wait=False):
+    def take_over(self, above=0, wait=False, offset_ms=WALL_MS):
         """A new core out of what is saved, as after a crash or a failed save."""
-        leader, _ = self.store.lead("c1", above, WALL_MS + self.now)
-        beginning = Beginning(self.now, wait, bool(above), WALL_MS)
-        self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), "spread")
+        leader, _ = self.store.lead("c1", above, offset_ms + self.now)
+        beginning = Beginning(self.now, wait, bool(above), offset_ms)
+        self.core = Controller(self.store.load(), beginning, self.now, random.Random(1), self.rules)
         self.epoch = leader.epoch
         for effect in self.at(self.now):
             if isinstance(effect, Connect):
@@ -113,13 +115,15 @@ class Desk:
         listed = tuple(RunEntry(t, a, s, *rest) for t, a, s, *rest in entries)
         return self.message(device, Runs(number, count, answers or self.document(device), listed))
 
-    def inventory(self, device, number, count=1, room=ROOM, containment="strong", labels=None):
+    def inventory(
+        self, device, number, count=1, room=ROOM, containment="strong", labels=None, profile="generic-linux"
+    ):
         return self.message(
             device,
             Inventory(
                 count,
                 number,
-                "generic-linux",
+                profile,
                 room,
                 labels or {},
                 ("process", "simulated"),

@@ -94,7 +94,7 @@ def test_a_canary_that_strays_from_another_leadership_is_not_ours(desk):
     desk.broker_answers = False
     desk.after(15_000)
     assert desk.core.failover.deaf
-    number, epoch = desk.core.canary, desk.core.ledger.epoch
+    number, epoch = desk.core.link.canary, desk.core.ledger.epoch
     desk.feed(CanaryReturned(epoch - 1, number))
     assert desk.core.failover.deaf
     desk.feed(CanaryReturned(epoch, number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.core.events import DevicePinged, DevicesQueried, TaskExplained
+from controller.core.fleet import DOCUMENT_BYTES_MAX
 from controller.core.operators import MOVES_AT_ONCE
 from protocol.core import GarbageArrived, LinkDown, LinkUp
 from protocol.messages import Answer, Command, ControllerStatus, OutputChunk, Revision
@@ -59,10 +60,10 @@ def test_a_device_that_flaps_is_given_double_the_patience_each_time(desk):
 
 def test_nobody_is_blamed_for_silence_while_our_own_link_is_down(desk):
     number = desk.join()
-    desk.feed(LinkDown(desk.core.link_session, "broker gone"))
+    desk.feed(LinkDown(desk.core.link.session, "broker gone"))
     desk.after(90_000)
     assert state(desk) == "online"
-    desk.feed(LinkUp(desk.core.link_session))
+    desk.feed(LinkUp(desk.core.link.session))
     desk.after(24_000)
     assert state(desk) == "online"
     desk.after(2_000)
@@ -124,9 +125,10 @@ def test_higher_priority_is_placed_first(desk):
 def test_reservations_come_back_to_nothing(desk):
     number = desk.running(count=3)
     fleet = desk.core.ledger.fleet
-    assert fleet.reserved_of(0) == (3_000, 300, 0, 0)
+    assert fleet.reserved_of(0) == Resources(3_000, 300, slots=3)
     desk.runs("d1", number, 3, *[(f"j1.{i}", 1, ENDED, 0) for i in range(3)])
-    assert fleet.reserved_of(0) == (0, 0, 0, 0) and not fleet.held[0] and not fleet.doc_bytes[0]
+    assert fleet.reserved_of(0) == Resources() and not fleet.held[0]
+    assert fleet.view.document_bytes_free[0] == DOCUMENT_BYTES_MAX
 
 
 def test_an_attempt_that_is_being_stopped_still_takes_its_room(desk):

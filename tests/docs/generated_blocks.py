@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+import placement_tables  # noqa: E402
 import sim_tables  # noqa: E402
 import wire_conversation  # noqa: E402
 import wire_tables  # noqa: E402
@@ -34,6 +35,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reservation diagram": wire_tables.reservation_diagram,
     "reservation moves": wire_tables.reservation_reasons,
     "conversation": wire_conversation.told_in_full,
+    "policies": placement_tables.policy_table,
     "sim exits": sim_tables.exit_table,
     "sim faults": sim_tables.fault_table,
     "sim outside": sim_tables.outside_table,
@@ -45,6 +47,7 @@ DOCUMENTS = {
         "task diagram", "task moves", "run diagram", "run moves", "conversation",
     ),
     "controller/DESIGN.md": ("task diagram", "reservation diagram", "reservation moves"),
+    "docs/conditions.md": ("policies",),
     "docs/simulation.md": ("sim exits", "sim faults", "sim outside", "sim invariants"),
 }  # fmt: skip
 _BLOCK = re.compile(r"<!-- generated: (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)

@@ -47,6 +47,8 @@ ABOUT = {
     "walls": "wall clocks jump, by an hour or by years",
     "database": "the database refuses or is slow",
     "backups": "the database is put back from an old copy",
+    "descriptions": "a device describes itself anew: other labels, room, accelerators; or says nonsense",
+    "health": "a device is hot, throttled, low on power, or on a link that is paid by volume",
     "quirks": "the broker does what some real ones do, for the whole run",
 }
 
@@ -76,6 +78,8 @@ def _kind(name: str, kind: FaultKind) -> str:
 def _bounds(word: Word) -> str:
     if hasattr(word, "low"):
         return f"{word.low:,}…{word.high:,}"
+    if hasattr(word, "read"):  # its first line begins with an example
+        return "as " + _code(str(word.read.__doc__).split("`")[1])
     return " ".join(map(_code, word.words)) if hasattr(word, "words") else word.what
 
 

@@ -217,6 +217,20 @@ def try_simulating(fleet: Fleet, block: str) -> None:
     assert re.search(r"^held +10$", output, re.M), output
 
 
+def try_explaining(fleet: Fleet, block: str) -> None:
+    output = fleet.run(block)
+    assert re.search(r"^reason +memory$", output, re.M) and "\npolicy   binpack" in output, output
+    assert "ANY ONE OF THESE WOULD PLACE IT" in output and "a smaller demand: memory_mib" in output, output
+
+
+def try_planning(fleet: Fleet, block: str) -> None:
+    """Nothing would break, so the device is drained, and opened again."""
+    output = fleet.run(block)
+    assert output.count("verdict      nothing breaks") == 3, output
+    assert "would be placed:" in output and "BUSIEST/MEAN" in output, output
+    assert fleet.run("fm device show agent-1").count("cordoned") == 0
+
+
 TRIALS: dict[str, Callable[..., None]] = {
     "make up": try_make,
     "make test": try_make,
@@ -225,6 +239,8 @@ TRIALS: dict[str, Callable[..., None]] = {
     "id=$(fm job run --name clock": try_taking_a_device_away,
     "fm device add pi-7": try_adding_a_device,
     "pip install .": try_a_board,
+    "id=$(fm job run --name large": try_explaining,
+    "fm plan submit": try_planning,
     "fm sim safety": try_simulating,
 }
 
@@ -249,6 +265,18 @@ def test_a_set_up_block_of_the_readme_is_understood(block: str) -> None:
 @pytest.mark.parametrize("block", [b for b in BLOCKS if _trial(b) not in (try_make, try_script)])
 def test_a_block_of_the_readme_does_what_it_says(fleet: Fleet, block: str) -> None:
     _trial(block)(fleet, block)
+
+
+def test_what_a_board_says_of_itself_is_a_configuration(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
+    (tmp_path / "agent.toml").write_text(f'[device]\nid = "pi-7"\n{block}')
+    words = ["config", "show", "--config", str(tmp_path / "agent.toml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent.cli", *words], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("attic", "npu0:hailo-8", "camera", "slots = 8")), done.stdout
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

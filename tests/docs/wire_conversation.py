@@ -20,7 +20,8 @@ from controller.core.leadership import Beginning
 from controller.core.records import LeaderRow, Snapshot, TaskSpec
 from edge_agent.core import effects as asked
 from edge_agent.core import events as told
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.memory import Memory
 from protocol.codec import decode, encode, encode_json
 from protocol.core import Connect, Effect, Event, LinkUp, MessageArrived, Publish, TimerElapsed

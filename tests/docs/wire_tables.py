@@ -17,11 +17,11 @@ from protocol import backoff, fields, limits, tasks, topics
 from protocol import messages as wire
 from protocol.errors import GarbageReason
 
-NESTED = (wire.RunEntry, wire.AssignedAttempt)
+NESTED = (wire.RunEntry, wire.AssignedAttempt, wire.Accelerator)
 
 CHANNELS = {
     "status": "birth, orderly goodbye, last will",
-    "heartbeat": "sign of life, measured use, request for the lease",
+    "heartbeat": "sign of life, measured use, health when it is news, request for the lease",
     "runs": "reported document: every attempt the device holds",
     "inventory": "what the device is",
     "telemetry": "reserved, not spoken in version 1",
@@ -47,11 +47,12 @@ GARBAGE = {
 
 T, R = tasks.TaskState, tasks.RunState
 TASK_WHY = {
-    (T.PENDING, T.ASSIGNED): "the scheduler picked a device; the attempt's number is committed with it",
+    (T.PENDING, T.ASSIGNED): "the scheduler picked a device; the number is committed with it. "
+    "Or an older run stays (C6)",
     (T.PENDING, T.CANCELLED): "cancelled while it waited",
     (T.PENDING, T.FAILED): "`ttl_ms` passed while it waited",
     (T.ASSIGNED, T.RUNNING): "a `Runs` lists the attempt as started",
-    (T.ASSIGNED, T.PENDING): "the attempt is free without a result, or failed and may be tried again",
+    (T.ASSIGNED, T.PENDING): "the attempt is free without a result or failed, may be tried again; or C6",
     (T.ASSIGNED, T.SUCCEEDED): "ended with 0 before any `Runs` showed it running",
     (T.ASSIGNED, T.FAILED): "its last allowed failure, or `ttl_ms` passed, before any such `Runs`",
     (T.ASSIGNED, T.CANCELLED): "cancelled, and the attempt is free",
@@ -165,7 +166,7 @@ def row_table() -> str:
     """The rows of integers: which place means what."""
     rows = [
         [f"`{cls.__name__}`", ", ".join(f"`{name}`" for name in cls._fields)]
-        for cls in (wire.Revision, wire.Held, wire.Used, wire.Resources)
+        for cls in (wire.Revision, wire.Held, wire.Used, wire.Health, wire.Resources)
     ]
     return _table("row|integers, in this order", rows)
 
@@ -245,7 +246,8 @@ def _kind(kind: fields.Kind) -> str:
         case fields.Choice():
             return "choice " + ", ".join(f"`{name}`" for name in kind.by_name)
         case fields.Ints():
-            return f"row `{kind.make.__name__}`: {kind.length} integers 0 … {_number(kind.item.high)}"
+            length = str(kind.length) if kind.least == kind.length else f"{kind.least} to {kind.length}"
+            return f"row `{kind.make.__name__}`: {length} integers 0 … {_number(kind.item.high)}"
         case fields.Many():
             return f"list of {_item(kind.kind)}, up to {kind.items_max:,}"
         case fields.Table():

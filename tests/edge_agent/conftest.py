@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from edge_agent.core.agent import Agent, Equipment, Identity
+from edge_agent.core.agent import Agent
 from edge_agent.core.effects import ConfirmSave, ListRuns, StartRun
+from edge_agent.core.equipment import Equipment, Identity
 from edge_agent.core.events import Booted, HostListed, RunExit, RunExited, RunStarted, SaveConfirmed
 from edge_agent.core.memory import Memory, restore
 from protocol.core import (

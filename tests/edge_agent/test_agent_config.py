@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import random
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from edge_agent.app import equipment_of
 from edge_agent.cli import main
-from edge_agent.config import OnStop, capacity_of, link_options, load_config
+from edge_agent.config import (
+    OnStop,
+    accelerators_of,
+    capacity_of,
+    link_options,
+    load_config,
+    metered_of,
+    profile_of,
+)
+from edge_agent.core.agent import Agent
+from edge_agent.core.equipment import Identity
+from edge_agent.core.events import Booted
+from edge_agent.core.memory import Memory
 from edge_agent.sensors import Sensors
 from live.settings import SettingsError
+from protocol.core import LinkUp, Publish
+from protocol.messages import Accelerator, Inventory
 from protocol.resources import Resources
 
 GOOD = """
@@ -48,7 +65,8 @@ def test_every_section_is_read(file):
         {"site": "roof"},
         OnStop.LEAVE,
     )
-    assert capacity_of(config, Resources(4000, 3790, 9999, 5)) == Resources(4000, 512, 9999, 0)
+    told = capacity_of(config, Resources(4000, 3790, 9999, 5), profile_of(config))
+    assert told == Resources(4000, 512, 9999, 0, 940_000, 940_000, 0)
 
 
 def test_a_link_speaks_as_the_device_and_only_to_it(file):
@@ -79,12 +97,91 @@ def test_flags_beat_environment_beats_conf_d_beats_file(file):
         {"agent.run_uid": "4294967295"},
         {"agent.on_stop": "maybe"},
         {"mqtt.hots": "x"},
+        {"device.profile": "pi-4b"},
+        {"device.profile_file": "/nowhere/pi-4b-4g.toml"},
+        {"capacity.slots": "513"},
+        {"capacity.accelerators": "gpu0,gpu0"},
+        {"capacity.accelerators": "gpu0:model:1001"},
+        {"capacity.accelerators": "gpu0:model:0"},
+        {"capacity.accelerators": "gpu0:model:half"},
+        {"capacity.accelerators": "gpu0:model:500:more"},
+        {"capacity.accelerators": "gpu0:a model"},
+        {"capacity.accelerators": "/dev/gpu0"},
+        {"capacity.accelerators": ",".join(f"g{n}" for n in range(17))},
+        {"capacity.accelerators": "gpu0:m:500", "capacity.gpu_milli": "1000"},
+        {"capacity.extras": "cameras=-1"},
+        {"capacity.extras": "cameras=many"},
+        {"capacity.extras": "Camera=1"},
+        {"capacity.extras": "slots=1"},
+        {"capacity.extras": ",".join(f"e{n}=1" for n in range(33))},
+        {"health.metered": "maybe"},
+        {"health.wear_percent": "101"},
     ],
 )
 def test_what_is_wrong_is_one_line(file, change):
     with pytest.raises(SettingsError) as caught:
         load_config(file, change, {})
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_with_an_offer_says_where_and_what_to_write(file):
+    file.write_text(GOOD.replace("memory_mib = 512", 'accelerators = ["a:b:c:d"]'))
+    with pytest.raises(SettingsError, match=r"agent.toml:10: capacity.accelerators .* NAME:MODEL:MILLI"):
+        load_config(file, {}, {})
+    file.write_text(GOOD.replace("pi-4b-4g", "pi-4b-8g"))
+    with pytest.raises(SettingsError, match=r"agent.toml:5: device.profile .* did you mean pi-4b-4g\?"):
+        load_config(file, {}, {})
+
+
+def test_what_is_told_of_accelerators_beats_the_profile(file):
+    jetson = {"device.profile": "jetson-orin-nano-8g"}
+    config = load_config(file, jetson, {}).value
+    of_class = accelerators_of(config, profile_of(config))
+    assert of_class == (Accelerator("gpu0", "orin-nano-8g", 1_000),)
+    assert capacity_of(config, Resources(), profile_of(config)).gpu_milli == 1_000
+    told = load_config(file, {**jetson, "capacity.accelerators": "tpu0:coral-usb, 1::500"}, {}).value
+    assert accelerators_of(told, profile_of(told)) == (
+        Accelerator("tpu0", "coral-usb", 1_000),
+        Accelerator("1", "", 500),
+    )
+    assert capacity_of(told, Resources(), profile_of(told)).gpu_milli == 1_500
+    sum_only = load_config(file, {**jetson, "capacity.gpu_milli": "2000"}, {}).value
+    assert accelerators_of(sum_only, profile_of(sum_only)) == ()
+    assert capacity_of(sum_only, Resources(), profile_of(sum_only)).gpu_milli == 2_000
+
+
+def test_measured_memory_is_offered_less_what_the_system_needs(file):
+    config = load_config(file, {"capacity.memory_mib": "0", "capacity.slots": "3"}, {}).value
+    told = capacity_of(config, Resources(4000, 3790, 9999), profile_of(config))
+    assert (told.memory_mib, told.slots) == (3490, 3)
+
+
+def test_a_class_of_ones_own_comes_from_its_file(file):
+    own = file.parent / "my-board.toml"
+    text = files("firmware_profiles").joinpath("pi-4b-4g.toml").read_text()
+    text = text.replace('"pi-4b-4g"', '"my-board"').replace(
+        "cost_micro_per_mib = 0", "cost_micro_per_mib = 9"
+    )
+    own.write_text(text)
+    file.write_text(GOOD.replace('profile = "pi-4b-4g"', f'profile_file = "{own}"'))
+    config = load_config(file, {}, {}).value
+    assert config.device.profile == "my-board"
+    assert metered_of(config, profile_of(config)), "its link costs something"
+    assert not metered_of(load_config(file, {"health.metered": "no"}, {}).value, profile_of(config))
+    with pytest.raises(SettingsError, match="its file says 'my-board'"):
+        load_config(file, {"device.profile": "pi-4b-4g"}, {})
+
+
+def test_the_inventory_of_a_device_tells_what_it_offers(file):
+    flags = {"capacity.accelerators": "gpu0:a2", "capacity.extras": "cameras=2", "capacity.slots": "4"}
+    equipment = equipment_of(load_config(file, flags, {}).value, Resources(4000, 900, 50), ("process",))
+    agent = Agent(Memory("i"), Identity("pi-7", "b"), equipment, random.Random(1))
+    agent.handle(Booted(), 0)
+    said = agent.handle(LinkUp(agent.connection.session), 1)
+    (inventory,) = [e.message for e in said if isinstance(e, Publish) and isinstance(e.message, Inventory)]
+    assert inventory.accelerators == (Accelerator("gpu0", "a2", 1_000),)
+    assert (inventory.extras, inventory.core_speed_milli) == ({"cameras": 2}, 1_000)
+    assert inventory.capacity == Resources(4000, 512, 50, 1_000, 940_000, 940_000, 4)
 
 
 def test_the_command_says_it_in_one_line_and_exits_with_2(file, capsys):

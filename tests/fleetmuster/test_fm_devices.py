@@ -85,6 +85,70 @@ def test_verbs_on_several_devices_go_on_after_a_failure(api, fm, says, verb):
     assert fm("device", verb, "pi-2").code == 3
 
 
+RICH = {
+    **DEVICE,
+    "capacity": {**DEVICE["capacity"], "up_kbit_s": 2_000, "down_kbit_s": 1_500_000, "slots": 8},
+    "accelerators": [
+        {"name": "npu0", "model": "hailo-8", "milli": 1_000},
+        {"name": "npu1", "model": "", "milli": 500},
+    ],
+    "extras": {"camera": 2},
+    "core_speed_milli": 2_100,
+    "taints": ["gpu=shared:no_place", "old:evict"],
+    "doubt": "advertises 9,999 cores",
+    "health": {
+        "throttled": True, "undervoltage": False, "on_battery": True, "metered": False,
+        "temperature_c": 81, "battery_percent": 40, "wear_percent": 0, "latency_ms": 35,
+    },
+}  # fmt: skip
+
+
+def test_show_tells_what_a_device_has_beyond_amounts(api, fm):
+    api.on("GET", "/devices/pi-7", RICH)
+    out = fm("device", "show", "pi-7").out
+    facts = {tuple(line.split("  ", 1)) for line in out.splitlines() if "  " in line}
+    told = {name.strip(): text.strip() for name, text in facts}
+    assert told["accelerators"] == "npu0 (hailo-8), npu1 (0.5)"
+    assert told["extras"] == "2 camera" and told["core speed"] == "2.1 of the reference core"
+    assert told["taints"] == "gpu=shared:no_place, old:evict" and told["doubt"] == "advertises 9,999 cores"
+    assert told["health"] == "throttled, on battery, 81 °C, battery 40 %, 35 ms"
+    assert "cordoned,tainted" in told["flags"]
+    capacity = next(line for line in out.splitlines() if line.startswith("capacity"))
+    assert capacity.split()[-5:] == ["2", "Mbit/s", "1.5", "Gbit/s", "8"]
+
+
+def test_a_device_without_a_bound_on_tasks_says_so(api, fm):
+    amounts = {"capacity": {"slots": 0}, "reserved": {"slots": 2}, "free": {"slots": 510}}
+    api.on("GET", "/devices/pi-7", {**DEVICE, **amounts})
+    rows = {line.split()[0]: line for line in fm("device", "show", "pi-7").out.splitlines() if line}
+    assert rows["capacity"].endswith("  no bound")
+    assert rows["reserved"].endswith(" 2") and rows["free"].endswith(" 510")
+
+
+def test_a_healthy_device_and_a_silent_one_are_told_apart(api, fm):
+    api.on("GET", "/devices/pi-7", {**DEVICE, "health": {"throttled": False}})
+    assert "nothing to report" in fm("device", "show", "pi-7").out
+    api.on("GET", "/devices/pi-7", {**DEVICE, "health": None})
+    assert "health" not in fm("device", "show", "pi-7").out
+
+
+def test_taints_are_set_and_taken_off_one_by_one(api, fm, refusal):
+    api.on("POST", "/devices/pi-7/taints", DEVICE)
+    ended = fm("device", "taint", "pi-7", "gpu=shared:no_place", "old:evict")
+    assert ended.code == 0 and "old:evict set on pi-7" in ended.err
+    assert api.bodies("POST", "/devices/pi-7/taints") == [
+        {"taint": "gpu=shared:no_place"},
+        {"taint": "old:evict"},
+    ]
+    api.on("DELETE", "/devices/pi-7/taints/a.b%2Fgpu%3Dshared%3Ano_place", DEVICE)
+    ended = fm("device", "untaint", "pi-7", "a.b/gpu=shared:no_place")
+    assert ended.code == 0 and "taken off pi-7" in ended.err
+    assert fm("device", "untaint", "pi-7", "old:evict").code == 3
+    api.on("POST", "/devices/pi-7/taints", refusal(422, "'x' is not an effect", "/taint"))
+    ended = fm("device", "taint", "pi-7", "gpu:x")
+    assert ended.code == 2 and "not an effect" in ended.err
+
+
 def test_a_wrong_token_ends_a_series_at_once(api, fm, monkeypatch):
     monkeypatch.setenv("FM_TOKEN", "wrong")
     assert fm("device", "drain", "a", "b", "c").code == 4
@@ -113,6 +177,14 @@ def test_add_asks_for_no_credential_that_it_could_not_keep(api, fm, tmp_path):
     assert fm("device", "add", "pi-9", "-o", str(path)).code == 5
     assert fm("device", "add", "pi-9", "-o", str(tmp_path / "no" / "where")).code == 2
     assert path.read_text() == "another device's" and api.asked == []
+
+
+def test_what_nobody_measures_is_no_zero(api, fm):
+    used = {"cpu_milli": 120, "memory_mib": 300, "disk_mib": None}
+    api.on("GET", "/devices/pi-7", {**DEVICE, "capacity": {**DEVICE["capacity"], "slots": 0}, "used": used})
+    lines = {line.split()[0]: line.split() for line in fm("device", "show", "pi-7").out.splitlines() if line}
+    assert lines["used"] == ["used", "0.12", "300", "MiB", "-", "-", "-", "-", "-"]
+    assert lines["capacity"][-2:] == ["no", "bound"]
 
 
 def test_a_refused_add_leaves_no_empty_file(api, fm, refusal, tmp_path):

@@ -4,9 +4,6 @@ import json
 
 import pytest
 
-from fleetmuster.exits import CommandError
-from fleetmuster.parser import parse_constraint
-
 JOB = {
     "id": "j-1",
     "name": "true",
@@ -108,31 +105,6 @@ def test_wrong_words_are_usage_errors_and_nothing_is_sent(api, fm, words):
     assert (ended.code, ended.out) == (2, "")
     assert (ended.err.startswith("fm: ") and "next: " in ended.err) or "--wait" in ended.err
     assert api.asked == []
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("label.zone=a", ("label.zone", "=", "a")),
-        ("label.zone == a b ", ("label.zone", "=", "a b")),
-        ("site!=x=y", ("site", "!=", "x=y")),
-        ("version >= 1.2", ("version", ">=", "1.2")),
-        ("version<2", ("version", "<", "2")),
-        ("site in a,b", ("site", "in", "a,b")),
-        ("site not_in a,b", ("site", "not_in", "a,b")),
-        ("label.gpu exists", ("label.gpu", "exists", "")),
-        ("label.x=in a", ("label.x", "=", "in a")),
-        ("label.x=", ("label.x", "=", "")),
-    ],
-)
-def test_a_constraint_is_attribute_operator_value(text, parts):
-    assert parse_constraint(text) == parts
-
-
-@pytest.mark.parametrize("text", ["", "zone", "=a", "a in", "a exists b", "a ~ b", "a b=c"])
-def test_what_is_no_constraint_is_refused(text):
-    with pytest.raises(CommandError):
-        parse_constraint(text)
 
 
 def test_a_simulated_job_needs_no_command(api, fm, says):

@@ -9,10 +9,12 @@ from fleetmuster.quantities import (
     parse_cpu,
     parse_duration,
     parse_memory,
+    parse_rate,
     show_cpu,
     show_duration,
     show_exact_duration,
     show_memory,
+    show_rate,
 )
 
 amounts = st.integers(min_value=0, max_value=10**11)
@@ -66,6 +68,20 @@ def test_durations_become_milliseconds(text, ms):
 
 
 @pytest.mark.parametrize(
+    ("text", "kbit_s"),
+    [("500k", 500), ("2M", 2_000), ("1.5Mbit/s", 1_500), ("1g", 10**6), ("0.5 Mbps", 500), ("8kbit", 8)],
+)
+def test_rates_become_kilobits_a_second(text, kbit_s):
+    assert parse_rate(text) == kbit_s
+
+
+@given(st.integers(min_value=0, max_value=10**9))
+def test_a_shown_rate_is_read_back_within_a_hundredth_of_its_unit(kbit_s):
+    shown = parse_rate(show_rate(kbit_s))
+    assert abs(shown - kbit_s) <= (0 if kbit_s < 1_000 else kbit_s * 0.005)
+
+
+@pytest.mark.parametrize(
     ("parse", "text"),
     [
         (parse_cpu, text)
@@ -78,7 +94,8 @@ def test_durations_become_milliseconds(text, ms):
     + [
         (parse_duration, text)
         for text in ("", "30", "s", "-1s", "1s1m", "1s1s", "0.5ms", "1 s", "1y", "1M", "9" * 40)
-    ],
+    ]
+    + [(parse_rate, text) for text in ("", "2", "M", "-1M", "2MB/s", "0.5k", "1.2.3M", "٣M", "9" * 40)],
 )
 def test_nonsense_is_a_usage_error_that_shows_how_to_write_it(parse, text):
     with pytest.raises(CommandError) as caught:
@@ -114,7 +131,7 @@ def test_memory_in_mib_is_itself_and_shown_within_a_tenth_of_its_unit(mib):
 
 @given(st.text(max_size=12))
 def test_any_text_is_an_amount_or_a_usage_error(text):
-    for parse in (parse_cpu, parse_memory, parse_duration):
+    for parse in (parse_cpu, parse_memory, parse_duration, parse_rate):
         try:
             assert parse(text) >= 0
         except CommandError as error:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 TASK = {
     "id": "t-1",
     "job": "j-1",
@@ -127,3 +129,10 @@ def test_explain_shows_filters_scores_and_the_sum(api, fm):
 def test_an_unknown_task_is_not_found(api, fm):
     for verb in ("show", "output", "explain"):
         assert fm("task", verb, "nope").code == 3
+
+
+@pytest.mark.parametrize("option", ["--job", "--device"])
+def test_no_tasks_of_what_does_not_exist_is_not_found(api, fm, option):
+    api.on("GET", "/tasks", {"items": [], "next": None})
+    ended = fm("task", "list", option, "nope")
+    assert (ended.code, ended.out) == (3, "")

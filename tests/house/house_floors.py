@@ -81,6 +81,7 @@ THIRD_PARTY = {
     "edge_agent.core": ("cbor2",),
     "controller": ("numpy", "cbor2", "uvicorn", "uvloop"),
     "controller.core": ("numpy",),
+    "controller.core.calendar": ("cronsim",),
     "controller.scheduler": ("numpy",),
     "controller.api": (
         "fastapi",

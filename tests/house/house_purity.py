@@ -48,6 +48,10 @@ MODULES = frozenset(
     "asyncio threading socket os subprocess time datetime secrets uuid logging multiprocessing select"
     " selectors signal concurrent sqlite3 tempfile shutil".split()
 )
+CALENDAR = "controller/core/calendar.py"
+"""May import `datetime`: it adds days to times that it is given. What would read this machine's
+clock or its local time zone stays forbidden (`NOW`)."""
+NOW = frozenset("now utcnow today fromtimestamp utcfromtimestamp timestamp localtime".split())
 CALLS = frozenset("print open input breakpoint hash id exec eval".split())
 SET_TYPES = frozenset("set frozenset Set FrozenSet AbstractSet MutableSet".split())
 SET_METHODS = frozenset("union intersection difference symmetric_difference".split())
@@ -74,7 +78,7 @@ def _imports(house: House, source: Source) -> list[str]:
     found = [
         f"{source.path}:{item.line}: pure file imports {item.target}"
         for item in house.imports(source)
-        if item.target.split(".", 1)[0] in MODULES
+        if item.target.split(".", 1)[0] in MODULES and not _dates(source, item.target)
     ]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ImportFrom) and node.module == "random":
@@ -83,8 +87,25 @@ def _imports(house: House, source: Source) -> list[str]:
     return found
 
 
+def _dates(source: Source, target: str) -> bool:
+    return source.path == CALENDAR and target.split(".", 1)[0] == "datetime"
+
+
+def _asks_the_clock(node: ast.AST) -> bool:
+    """A method that reads the clock or the machine's own zone; `astimezone()` does without a zone."""
+    if not isinstance(node, ast.Attribute):
+        return isinstance(node, ast.Call) and not node.args and _call_name(node) == "astimezone"
+    return node.attr in NOW
+
+
 def _calls(source: Source) -> list[str]:
     found = []
+    if source.path == CALENDAR:
+        found += [
+            source.at(node, f"`{ast.unparse(node)}` asks this machine's clock or zone")
+            for node in ast.walk(source.tree)
+            if _asks_the_clock(node)
+        ]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random" and node.attr != "Random":
             found.append(source.at(node, f"pure file uses random.{node.attr}; take a random.Random"))

@@ -13,7 +13,7 @@ STANDARD_LIBRARY = frozenset(sys.stdlib_module_names)
 
 # Top-level names that a Pi with the base install doesn't have; sqlite3 it has, and must not need.
 HEAVY = (
-    "numpy fastapi starlette pydantic uvicorn uvloop httptools amqtt gmqtt"
+    "numpy fastapi starlette pydantic uvicorn uvloop httptools amqtt gmqtt cronsim"
     " sqlite3 aiosqlite sqlalchemy psycopg psycopg2 asyncpg"
 )
 

@@ -76,5 +76,27 @@ def test_a_pure_line_is_not_blamed(text: str) -> None:
     assert impure(house_of({"controller/core/x.py": text})) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from datetime import datetime\nx = datetime.now()",
+        "from datetime import datetime, UTC\nx = datetime.now(UTC)",
+        "import datetime\nx = datetime.date.today()",
+        "from datetime import datetime\nx = datetime.fromtimestamp(0)",
+        "def f(x): return x.astimezone()",
+        "def f(x): return x.timestamp()",
+        "import time",
+    ],
+)
+def test_the_calendar_asks_no_clock(text: str) -> None:
+    assert impure(house_of({"controller/core/calendar.py": text})) != []
+
+
+def test_the_calendar_alone_reckons_with_dates() -> None:
+    text = "from datetime import timedelta\ndef f(x, zone): return x.astimezone(zone) + timedelta(1)"
+    assert impure(house_of({"controller/core/calendar.py": text})) == []
+    assert impure(house_of({"controller/core/cron.py": text})) != []
+
+
 def test_files_of_the_world_may_do_what_the_world_does() -> None:
     assert impure(house_of({"sim/cli.py": "import asyncio", "live/driver.py": "import time"})) == []

@@ -55,12 +55,13 @@ def long_job(
     guarantee: str = "at_most_one",
     cpu: int = 100,
     seconds: int = 300,
+    lease_ms: int = LEASE_MS,
 ) -> str:
     """A task that notes its attempt and device, then stays."""
     script = f"echo $FM_ATTEMPT:$FM_DEVICE >> {folder}/{name}; exec sleep {seconds}"
     resources = {"cpu_milli": cpu, "memory_mib": 16}
     return fleet.submit(
-        "sh", "-c", script, kind="service", lease_ms=LEASE_MS, guarantee=guarantee,
+        "sh", "-c", script, kind="service", lease_ms=lease_ms, guarantee=guarantee,
         task={"resources": resources, "stop_grace_ms": 500},
     )  # fmt: skip
 
@@ -122,7 +123,7 @@ def test_at_least_one_moves_within_seconds_of_a_death(fleet: LiveFleet, folder: 
 def test_a_killed_controller_changes_no_assignment_and_loses_no_answer(
     fleet: LiveFleet, folder: Path
 ) -> None:
-    task = long_job(fleet, folder, "kept")
+    task = long_job(fleet, folder, "kept", lease_ms=20_000)  # a controller's start takes 2 s beside others
     before = fleet.until(task, 20, state="running")
     os.kill(fleet.child_pid("controller.cli"), signal.SIGKILL)
     accepted = wait_for(lambda: _try_submit(fleet), 30, "the controller's return")

@@ -36,15 +36,18 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 def test_exit_code_output_and_environment_arrive(bench: Bench) -> None:
     kind, ints, _ = bench.start(
-        *sh("echo $FM_TASK $FM_ATTEMPT $FM_DEVICE $COLOUR; pwd; cat; env | wc -l; echo no >&2; exit 7")
+        *sh(
+            "echo $FM_TASK $FM_ATTEMPT $FM_DEVICE $COLOUR $FM_INDEX; pwd; cat; env | wc -l;"
+            "echo no >&2; exit 7"
+        )
     )
     assert kind == frames.STARTED
     assert ints[1] > 0
     assert bench.exit() == (7, 0, b"exited")
     lines = bench.output().split()
-    assert lines[:4] == ["t", "1", "pi-1", "blue"]
-    assert lines[4] == str(bench.folder / "runs/t.1/work")
-    assert int(lines[5]) <= 10
+    assert lines[:5] == ["t", "1", "pi-1", "blue", "0"]
+    assert lines[5] == str(bench.folder / "runs/t.1/work")
+    assert int(lines[6]) <= 12
     assert bench.output(2) == "no\n"
 
 
@@ -58,6 +61,8 @@ def test_what_cannot_be_executed_is_refused_by_name(bench: Bench) -> None:
     assert (kind, ints[1], blobs[1]) == (frames.REFUSED, 1, b"not found: no-such-program")
     kind, ints, blobs = bench.start("/etc/passwd")
     assert (kind, ints[1], blobs[1]) == (frames.REFUSED, 1, b"not executable: /etc/passwd")
+    with pytest.raises(ValueError, match="empty command"):
+        bench.start()
     assert bench.start("true")[0] == frames.STARTED
 
 

@@ -53,7 +53,7 @@ class Running:
 
     def __init__(self, folder, name):
         own = ControllerSection(id=name, data_dir=folder)
-        self.app = App(ControllerSettings(own, HttpSection(token=TOKEN)))
+        self.app = App(ControllerSettings(own, http=HttpSection(token=TOKEN)))
         self.listener = listen("127.0.0.1", 0, -1)
         self.port = self.listener.getsockname()[1]
         self.task = asyncio.create_task(self.app.run(self.listener))
@@ -194,8 +194,10 @@ test_a_standby_without_its_database_says_so = story(_unreadable)
 def test_what_was_found_out_is_not_forgotten_when_the_core_can_not_be_loaded(tmp_path):
     """D1: attempt numbers start above the epoch also when the first try to begin anew fails halfway."""
 
+    own = ControllerSection(id="c1", data_dir=tmp_path)
+
     async def run():
-        app = App(ControllerSettings(ControllerSection(id="c1", data_dir=tmp_path), HttpSection(token=TOKEN)))
+        app = App(ControllerSettings(own, http=HttpSection(token=TOKEN)))
         await app.saver.open()
         try:
             await app._lead()

@@ -29,6 +29,7 @@ class Odd:
     on: bool = setting(False, "a switch")
     names: tuple[str, ...] = setting((), "a list")
     labels: dict[str, str] = setting({}, "a table")
+    counts: dict[str, int] = setting({}, "a table of numbers")
     colour: Colour = setting(Colour.RED, "a choice")
     folder: Path = setting(Path("/var"), "a path")
     maybe: int | None = setting(None, "absent is an answer")
@@ -82,7 +83,7 @@ def test_every_type_is_read_from_a_file_and_from_text(tmp_path):
         "FM_ODD_FOLDER": "/srv",
         "FM_ODD_MAYBE": "3",
     }
-    wanted = Odd(True, ("a", "b"), {"x": "1"}, Colour.GREEN, Path("/srv"), 3)
+    wanted = Odd(True, ("a", "b"), {"x": "1"}, {}, Colour.GREEN, Path("/srv"), 3)
     assert load_settings(Whole, file=file).value.odd == wanted
     assert load_settings(Whole, env=text).value.odd == wanted
 
@@ -103,6 +104,8 @@ def test_every_type_is_read_from_a_file_and_from_text(tmp_path):
         ("[odd]\nnames = [1]", "odd.names must be text, not 1"),
         ('[odd]\nnames = "a"', "odd.names must be a list, not 'a'"),
         ("[odd]\nlabels = {a = 1}", "odd.labels must be text, not 1"),
+        ('[odd]\ncounts = {a = "1"}', "odd.counts must be a whole number, not '1'"),
+        ("[odd]\ncounts = 1", "odd.counts must be a table of numbers, not 1"),
         ("[mqtt\n", "a.toml: Expected"),
     ],
 )
@@ -140,3 +143,15 @@ def test_a_listing_shows_everything_but_secrets():
     assert (rows["mqtt.keepalive_s"].unit, rows["mqtt.keepalive_s"].reason) == ("s", "silence")
     assert list(rows)[:2] == ["mqtt.host", "mqtt.port"]
     assert "hush" not in repr(list(loaded.rows()))
+
+
+def test_a_table_of_numbers_is_read_from_a_file_and_from_text(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text("[odd.counts]\ncameras = 2\n")
+    assert load_settings(Whole, file=file).value.odd.counts == {"cameras": 2}
+    assert load_settings(Whole, env={"FM_ODD_COUNTS": "cameras=3, relays = 4"}).value.odd.counts == {
+        "cameras": 3,
+        "relays": 4,
+    }
+    with pytest.raises(SettingsError, match="must be a whole number, not 'x'"):
+        load_settings(Whole, flags={"odd.counts": "cameras=x"})

@@ -48,6 +48,16 @@ EXAMPLES = [
     m.LeaseAnswer(5, 9, 12, m.Revision(5, 6), 3, 1, 9, 4),
     m.Settings(m.Revision(5, 1), 2**24 + 8),
     m.Command("c1", 9, 5, 1, 10_000, "ping"),
+    m.Heartbeat(5, 1, m.Held(1, 2, 3, 4, 5, 6), health=m.Health(m.HEALTH_KNOWN | m.THROTTLED, 82, 40, 3, 20)),
+    m.Inventory(
+        1,
+        9,
+        "jetson-orin-nano-8g",
+        Resources(6000, 6720, 52_000, 1_500, 940_000, 940_000, 20),
+        accelerators=(m.Accelerator("gpu0", "orin-nano-8g"), m.Accelerator("tpu0", "", 500)),
+        extras={"cameras": 2},
+        core_speed_milli=1_430,
+    ),
 ]
 
 

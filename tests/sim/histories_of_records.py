@@ -228,7 +228,7 @@ def a_number_twice(b):
     b.submit()
     b.assign(number=2)
     b.pending(number=2)
-    b.assign(number=1)
+    b.commit(attempt("j1.0", "d0", 1))
 
 
 @breaks("I4")
@@ -271,6 +271,21 @@ def handed_out_again_before_anybody_could_know(b):
     b.saw(seen.DatabaseRestored, (b.job(), task("j1.0"), b.rows[DeviceRow, "d0"]), False)
     b.assign()
     b.began()
+
+
+@passes("I4")
+def told_late_what_another_was_given_in_the_dark(b):
+    """And then another copy is put back: what was lost twice was still given to both."""
+    b.device()
+    b.device("d1")
+    b.submit()
+    copy = tuple(b.rows.values())
+    b.assign()
+    b.saw(seen.DatabaseRestored, copy, False)
+    b.assign(device="d1")
+    b.saw(seen.DatabaseRestored, copy, False)
+    b.heard("d0", document("d0", 1), received=False)
+    b.heard("d1", document("d1", 1), received=False)
 
 
 @breaks("I4")

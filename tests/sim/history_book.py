@@ -11,6 +11,7 @@ from controller.core.records import (
     AuditRow,
     DeviceRow,
     JobRow,
+    JobRules,
     JobState,
     TaskRow,
     TaskSpec,
@@ -62,21 +63,31 @@ class Book:
         self.commit(replace(row, **facts), audit("device", name, "", "known"))
         return row
 
-    def job(self, name="j1", count=1, guarantee=Guarantee.AT_MOST_ONE, state=JobState.OPEN):
-        spec = TaskSpec("process", ("true",), {}, NEEDS)
+    def job(
+        self, name="j1", count=1, guarantee=Guarantee.AT_MOST_ONE, state=JobState.OPEN,
+        kind=JobKind.BATCH, priority=0, rules=None, **spec,
+    ):  # fmt: skip
+        """`spec`: of its tasks, `rules`: of the job, where they are not the plain ones."""
+        wanted = replace(TaskSpec("process", ("true",), {}, NEEDS), **spec)
         return JobRow(
-            name, name, JobKind.BATCH, count, 0, guarantee, 3, 0, LEASE_MS, spec, state, "run", 0, 0, "alice"
-        )
+            name, name, kind, count, priority, guarantee, 3, 0, LEASE_MS, wanted, state, "run", 0, 0,
+            "alice", rules=rules or JobRules(),
+        )  # fmt: skip
 
-    def submit(self, name="j1", count=1, **more):
-        tasks = [task(f"{name}.{i}") for i in range(count)]
+    def submit(self, name="j1", count=1, pins=(), **more):
+        tasks = [task(f"{name}.{i}", pin=pins[i] if pins else "") for i in range(count)]
         self.commit(self.job(name, count, **more), audit("job", name, "", "open"), *tasks)
         self.saw(seen.JobAccepted, name, count)
 
-    def assign(self, name="j1.0", device="d0", number=1):
-        self.commit(
-            attempt(name, device, number),
-            task(name, TaskState.ASSIGNED, device, number),
+    def assign(self, name="j1.0", device="d0", number=1, given="", pin=""):
+        self.commit(*self.assigned(name, device, number, given, pin))
+
+    @staticmethod
+    def assigned(name="j1.0", device="d0", number=1, given="", pin=""):
+        """The rows of one assignment, for commits of several."""
+        return (
+            replace(attempt(name, device, number), given=given),
+            task(name, TaskState.ASSIGNED, device, number, pin=pin),
             audit("task", name, "pending", "assigned"),
         )
 
@@ -135,7 +146,8 @@ class Book:
 def task(name, state=TaskState.PENDING, device="", number=0, **more):
     job, _, index = name.partition(".")
     desired, exit_code = more.pop("desired", "run"), more.pop("exit_code", None)
-    return TaskRow(name, job, int(index), state, desired, device, number, exit_code, "", 0, 0, 0)
+    pin = more.pop("pin", "")
+    return TaskRow(name, job, int(index), state, desired, device, number, exit_code, "", 0, 0, 0, pin)
 
 
 def attempt(name, device, number, state=AttemptState.ASSIGNED, exit_code=None):

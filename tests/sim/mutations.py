@@ -6,11 +6,15 @@ from mutations_controller import CONTROLLER
 from mutations_device import DEVICE
 from mutations_holds import HOLDS
 from mutations_leader import LEADER
+from mutations_moves import MOVES
+from mutations_placement import PLACEMENT
+from mutations_returns import RETURNS
 from mutations_runs import RUNS
 from switches import Mutation
 
 MUTATIONS: dict[str, Mutation] = {
-    mutation.name: mutation for mutation in (*DEVICE, *RUNS, *CONTROLLER, *HOLDS, *LEADER)
+    mutation.name: mutation
+    for mutation in (*DEVICE, *RUNS, *CONTROLLER, *HOLDS, *LEADER, *RETURNS, *PLACEMENT, *MOVES)
 }
 
 UNCAUGHT: dict[str, str] = {

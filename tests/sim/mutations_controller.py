@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from switches import Mutation, Swap, does_nothing, instead
 
-import controller.core.controller as controller_module
+import controller.core.broker_link as broker_link_module
 import controller.core.leases as leases_module
 import controller.core.liveness as liveness_module
 import controller.core.loading as loading_module
@@ -16,7 +16,6 @@ from controller.core.fleet import ONLINE, Fleet
 from controller.core.holds import Holds
 from controller.core.leases import Leases
 from controller.core.liveness import Liveness
-from controller.core.placement import Placement
 from controller.core.sessions import Sessions
 from controller.core.tasks import Tasks
 from edge_agent.core.agent import RECEIVERS, Agent
@@ -77,12 +76,12 @@ def _will_sticks(self, row, now_ms):
 
 
 def _placed_in_quarantine(original):
-    def view(self):
-        seen = original(self)
-        seen.open = seen.open | self.fleet.quarantined[: self.fleet.count]
-        return seen
+    def judge(self, row):
+        quarantined, self.quarantined[row] = bool(self.quarantined[row]), False
+        original(self, row)
+        self.quarantined[row] = quarantined
 
-    return view
+    return judge
 
 
 def _freed_in_quarantine(original):
@@ -196,7 +195,7 @@ SESSIONS = (
         "the 2 s at most of the controller's own reconnect",
         "broker_blip",
         "lease_lost",
-        (instead(controller_module, "CONTROLLER_RECONNECT_MS", 60_000),),
+        (instead(broker_link_module, "CONTROLLER_RECONNECT_MS", 60_000),),
     ),
     Mutation(
         "S4 two identities are not noticed",
@@ -217,7 +216,7 @@ SESSIONS = (
         "that it gets no work and is told to start none",
         "work_after_quarantine",
         "I6",
-        (Swap(Placement, "view", _placed_in_quarantine), instead(Agent, "_may_start", _starts_in_quarantine)),
+        (Swap(Fleet, "_judge", _placed_in_quarantine), instead(Agent, "_may_start", _starts_in_quarantine)),
         "the controller places nothing there, the agent starts nothing; both are off",
     ),
     Mutation(
@@ -362,13 +361,7 @@ GRANTS = (
         "the floor of attempt numbers",
         "backup_of_a_task_that_moved",
         "I15",
-        (
-            Swap(
-                Tasks,
-                "__init__",
-                lambda original: lambda self, ledger, documents, floor: original(self, ledger, documents, 0),
-            ),
-        ),
+        (Swap(Tasks, "__init__", lambda original: lambda self, *others: original(self, *others[:-1], 0)),),
     ),
     Mutation(
         "D1 any epoch believed",

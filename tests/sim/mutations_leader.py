@@ -9,6 +9,7 @@ import controller.core.tasks as tasks_module
 import controller.store.memory as memory_module
 import sim.controllers as controllers_module
 from broker.acl import FleetAcl
+from controller.core.broker_link import BrokerLink
 from controller.core.commands import Commands
 from controller.core.controller import Controller
 from controller.core.failover import Failover
@@ -195,7 +196,7 @@ def _never_final(original):
 def _cancels_wait_too(original):
     def on_due(self, key, now_ms):
         attempt = self.ledger.attempts.get(key)
-        if attempt is not None and self._must_wait(attempt, now_ms):
+        if attempt is not None and self._held_back(attempt.device, now_ms):
             self.ledger.deadlines.set("hold", key, now_ms + 500)
         else:
             original(self, key, now_ms)
@@ -244,7 +245,7 @@ OTHERS = (
         "the canary",
         "deaf_controller",
         "C4",
-        (does_nothing(Controller, "_send_canary"),),
+        (does_nothing(BrokerLink, "send_canary"),),
     ),
     Mutation(
         "C4 silence counts as soon as the canary is back",

@@ -8,6 +8,9 @@ from types import ModuleType
 import stories_controller
 import stories_device
 import stories_leaders
+import stories_moves
+import stories_placement
+import stories_returns
 import stories_runs
 import stories_work
 
@@ -21,5 +24,14 @@ def _of(module: ModuleType) -> dict[str, Callable[[], set[str]]]:
     return found
 
 
-MODULES = (stories_device, stories_runs, stories_controller, stories_leaders, stories_work)
+MODULES = (
+    stories_device,
+    stories_runs,
+    stories_controller,
+    stories_leaders,
+    stories_returns,
+    stories_work,
+    stories_placement,
+    stories_moves,
+)
 STORIES = {name: story for module in MODULES for name, story in _of(module).items()}

@@ -167,3 +167,24 @@ def rogue() -> set[str]:
     stage.world.advance(10_000)
     stage.expect(not stage.world.network.leaks(), "I13")
     return stage.broken()
+
+
+def lost_twice_in_deafness() -> set[str]:
+    """A device is lost, returns and is lost again while nothing may move: its work is moved once."""
+    stage = Stage()
+    task = stage.run_on("d0", Wish(guarantee=EAGER))
+    stage.controller_ear.drop("canary")
+    for _ in range(2):
+        stage.world.advance(30_000)
+        stage.world.network.cut("d0")
+        stage.world.until(lambda: stage.world.state("d0") == "offline", 120_000)
+        stage.world.advance(5_000)
+        if not stage.starts(task)[1:]:
+            stage.world.network.heal("d0")
+            stage.world.until(lambda: stage.world.state("d0") == "online", 60_000)
+    stage.world.network.cut("d0")
+    stage.world.until(lambda: stage.world.state("d0") == "offline", 120_000)
+    stage.controller_ear.clear()
+    stage.within(90_000, lambda: stage.starts(task) == [1, 2], "C4")
+    stage.expect(stage.world.core.ledger.counters["failovers"] == 1, "C4")
+    return stage.broken()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import histories_of_moves
+import histories_of_placement
 import histories_of_records
+import histories_of_returns
 import histories_of_suspension
 import histories_of_traffic
 import pytest
@@ -12,8 +15,22 @@ from sim import observations as seen
 from sim.checkers import CHECKERS, INVARIANTS
 from sim.histories import check_history, read_history, write_line
 
-PASSES = histories_of_records.PASSES + histories_of_traffic.PASSES + histories_of_suspension.PASSES
-BREAKS = histories_of_records.BREAKS + histories_of_traffic.BREAKS + histories_of_suspension.BREAKS
+PASSES = (
+    histories_of_placement.PASSES
+    + histories_of_moves.PASSES
+    + histories_of_records.PASSES
+    + histories_of_returns.PASSES
+    + histories_of_traffic.PASSES
+    + histories_of_suspension.PASSES
+)
+BREAKS = (
+    histories_of_placement.BREAKS
+    + histories_of_moves.BREAKS
+    + histories_of_records.BREAKS
+    + histories_of_returns.BREAKS
+    + histories_of_traffic.BREAKS
+    + histories_of_suspension.BREAKS
+)
 
 
 def invariants_of(book):

@@ -75,7 +75,7 @@ def test_a_state_that_does_not_exist_is_named_with_those_that_do():
             read_history(line, "h")
     told = json.loads(line)
     told["rows"][0]["spec"]["resources"] = [1, 2]
-    with pytest.raises(HistoryError, match="resources to be 4 whole numbers"):
+    with pytest.raises(HistoryError, match="resources to be 7 whole numbers"):
         read_history(json.dumps(told).replace('"paused"', '"pending"'), "h")
 
 

@@ -6,12 +6,10 @@ from random import Random
 
 import pytest
 
-from broker.events import BrokerQuirks, Survival
 from protocol.limits import GUARD_RESTART_MS, KILL_MS, LEASE_MS, hold_ms
 from protocol.tasks import Guarantee, TaskState
 from sim.disk import SimulatedDisk
 from sim.observations import OutOfBounds, OutputWritten, RunFrozen, RunThawed
-from sim.settling import accused
 from sim.world import Wish
 
 HOLD = hold_ms(LEASE_MS)
@@ -409,33 +407,6 @@ def test_a_clone_is_cut_off_by_its_own_place(world):
     clone.boot()
     world.advance(60_000)
     assert world.ready("d0") and not world.checkers.devices["d0"].quarantined
-
-
-def test_a_clone_may_be_found_out_at_the_next_birth_long_after_it_went(world):
-    """The machine's own birth met no controller and a broker that retains nothing for wildcards."""
-    device = world.devices["d0"]
-    world.network.quirks(BrokerQuirks(no_retained_for_wildcards=True))
-    clone = device.clone()
-    world.network.cut(device.place)
-    clone.boot()
-    world.until(lambda: world.checkers.devices["d0"].boot_id == clone.boot_id, 60_000)
-    clone_session = clone.agent.memory.session
-    world.controller.kill()
-    clone.power_off()
-    world.network.heal(device.place)
-    while device.agent.memory.session <= clone_session:  # else it is told the floor, and gives birth again
-        device.kill_agent()
-        device.start_agent()
-        world.advance(20_000)
-    world.controller.start()
-    world.until(lambda: world.ready("d0"), 60_000)
-    world.advance(HOLD)
-    assert not world.checkers.devices["d0"].quarantined and accused(world, ["d0"]) == ("d0",)
-    world.restart_broker(0, Survival.LOST)
-    world.until(lambda: world.checkers.devices["d0"].quarantined, 10_000, "a quarantine")
-    world.decide("d0", "uncordon")
-    world.until(lambda: world.ready("d0"), 60_000)
-    assert not accused(world, ["d0"])
 
 
 # ------------------------------------------------------------- output

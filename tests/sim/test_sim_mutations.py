@@ -46,6 +46,15 @@ def test_what_is_switched_off_is_on_again_whatever_happens():
 
 
 def test_clauses_that_nothing_catches_say_why():
-    assert len(RULES) == 22
+    assert len(RULES) == 23
     assert all(clause.split()[0] in RULES and len(why) > 20 for clause, why in UNCAUGHT.items())
     assert not set(UNCAUGHT) & set(MUTATIONS)
+
+
+def test_each_clause_has_its_row_in_the_tables():
+    told = (Path(__file__).parents[2] / "sim/DESIGN.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Za-z]+\d* [^|]+?) \| ", told, re.M)
+    clauses = [*MUTATIONS, *UNCAUGHT]
+    assert sorted(row for row in rows if row in clauses) == sorted(clauses)
+    for mutation in MUTATIONS.values():
+        assert re.search(rf"^\| {re.escape(mutation.name)} \|.*\| `{mutation.story}` \|$", told, re.M)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from controller.core.fleet import DOCUMENT_BYTES_MAX
 from protocol.limits import hold_ms
-from protocol.resources import Resources
+from protocol.resources import ZERO, Resources
 from protocol.tasks import Guarantee, TaskState
 from sim.network import Weather
 from sim.world import ROOM, Wish
@@ -317,15 +318,16 @@ def test_nothing_grows_while_the_fleet_is_busy_and_at_the_end_it_is_empty(make_w
     world.advance(60_000)
     ledger = world.core.ledger
     assert not ledger.jobs and not ledger.tasks and not ledger.attempts and not ledger.waiting
-    assert not any(int(c[: ledger.fleet.count].sum()) for c in ledger.fleet.reserved)
-    assert not int(ledger.fleet.doc_bytes.sum()) and not int(ledger.fleet.held.sum())
+    fleet = ledger.fleet
+    assert all(fleet.reserved_of(row) == ZERO for row in range(fleet.count)) and not int(fleet.held.sum())
+    assert set(fleet.view.document_bytes_free.tolist()) == {DOCUMENT_BYTES_MAX}
     for device in world.devices.values():
         agent = device.agent
         assert not agent.memory.entries and not agent.memory.outputs and not device.guard.exits
         assert not agent.memory.assignments.attempts and not agent.outbox.window
 
 
-@pytest.mark.parametrize("shrunk", [500, 0])
+@pytest.mark.parametrize("shrunk", [500, 1])
 def test_a_device_that_shrinks_keeps_what_runs_and_gets_nothing_more(world, shrunk):
     task = f"{world.submit()}.0"
     world.until(lives(world, task))

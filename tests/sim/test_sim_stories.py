@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from controller.core.rules import Rules
 from edge_agent.core.events import RunRefused
 from protocol.limits import hold_ms
 from protocol.resources import Resources
@@ -42,9 +43,9 @@ def test_a_job_runs_on_the_device_with_most_room_and_its_output_is_kept(make_wor
     assert output(f"{job}.0", 1, 1, 0, 1_000).data == b"j1.0 1\n"
 
 
-def test_best_fit_fills_the_device_with_least_room(make_world):
+def test_binpack_fills_the_device_with_least_room(make_world):
     world = make_world(rooms=((2_000, 2_000, 100, 0), (8_000, 8_000, 100, 0)), begin=False)
-    world.controller.policy = "best_fit"
+    world.rule(Rules("binpack"))
     world.begin()
     job = world.submit()
     world.until(lives(world, f"{job}.0"))

@@ -11,11 +11,13 @@ from starlette.testclient import TestClient
 from controller.api.app import ApiOptions, build
 from controller.api.gate import token_hash
 from controller.core import events as ev
+from controller.core import plan_views as pv
 from controller.core import views as vw
 from controller.core.records import JobRow, JobState, TaskRow
 from controller.store.memory import MemoryStore
+from firmware_profiles import Catalogue
 from protocol.resources import ZERO, Resources
-from protocol.tasks import TaskState
+from protocol.tasks import JobKind, TaskState
 
 TOKEN = "a-token"
 NOW_MS = 1_790_000_000_123
@@ -77,6 +79,7 @@ class CardboardPort:
     credentials: list[str] = field(default_factory=list)
     ready: dict[str, bool] = field(default_factory=lambda: {"store": True, "broker": True})
     leader: str = ""
+    profiles: Catalogue = field(default_factory=Catalogue)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
     reads: int = 0
     requests: int = 0
@@ -139,11 +142,11 @@ class CardboardPort:
             self.keys[q.idempotency_key] = (q.job, q.fingerprint)
         tasks = [
             TaskRow(f"{q.job}.{i}", q.job, i, TaskState.PENDING, "run", "", 0, None, "", 0, NOW_MS, NOW_MS)
-            for i in range(min(q.count, 50))
+            for i in range(0 if q.kind is JobKind.CRON else min(q.count, 50))
         ]
         job = JobRow(
             q.job, q.name, q.kind, q.count, q.priority, q.guarantee, q.max_attempts, q.ttl_ms, q.lease_ms,
-            q.spec, JobState.OPEN, "run", NOW_MS, NOW_MS, q.actor, q.idempotency_key, q.fingerprint,
+            q.spec, JobState.OPEN, "run", NOW_MS, NOW_MS, q.actor, q.idempotency_key, q.fingerprint, q.rules,
         )  # fmt: skip
         self.save(job, *tasks)
         return vw.SubmittedView(q.job)
@@ -162,10 +165,20 @@ class CardboardPort:
             return vw.RefusalView("not_found", f"no device {q.device}")
         elif q.verb == "remove":
             del self.devices[q.device]
+        elif q.verb in ("taint", "untaint"):
+            return self.marked(q, self.devices[q.device])
         else:
             shut = q.verb != "uncordon"
             draining = q.verb == "drain"
             self.devices[q.device] = replace(self.devices[q.device], cordoned=shut, draining=draining)
+        return vw.DoneView(q.device)
+
+    def marked(self, q: ev.DeviceDecision, device: vw.DeviceView) -> object:
+        others = tuple(taint for taint in device.taints if taint != q.value)
+        if q.verb == "untaint" and others == device.taints:
+            return vw.RefusalView("not_found", f"{q.device} has no taint {q.value}")
+        taints = (*others, q.value) if q.verb == "taint" else others
+        self.devices[q.device] = replace(device, taints=taints)
         return vw.DoneView(q.device)
 
     def queried(self, q: ev.DevicesQueried) -> object:
@@ -178,6 +191,18 @@ class CardboardPort:
         return vw.DevicesView(items, items[-1].id if len(names) > q.limit else "")
 
 
+def plan_view() -> pv.PlanView:
+    before = pv.RoomView(4, Resources(16_000, 8_192), Resources(4_000, 512), Resources(2_000, 256), 0.9)
+    after = pv.RoomView(3, Resources(12_000, 6_144), Resources(1_000, 64), Resources(500, 64), 0.97)
+    counts = {"moved": 1, "broken": 1, "placed": 0, "waiting": 0, "stayed": 0, "ended": 0, "left_out": 0}
+    return pv.PlanView(
+        counts, before, after,
+        [pv.PlannedTask("j1.0", "j1", "pi-7", "pi-9")],
+        [pv.PlannedTask("j1.1", "j1", "pi-7", "", "memory", "waits for room: needs 512 MiB")],
+        reasons={"memory": 1}, losses=[pv.SiteLossView(("cellar",), 3, 2, 0, 0.5)], losses_looked_at=1,
+    )  # fmt: skip
+
+
 _ANSWERS: dict[type, Callable[[CardboardPort, object], object]] = {
     ev.JobSubmitted: CardboardPort.submitted,
     ev.JobCancelled: CardboardPort.cancelled,
@@ -187,6 +212,7 @@ _ANSWERS: dict[type, Callable[[CardboardPort, object], object]] = {
     ev.FleetUnfrozen: lambda port, q: vw.DoneView("fleet"),
     ev.FleetQueried: lambda port, q: fleet_view(),
     ev.WaitsQueried: lambda port, q: vw.WaitsView({t: "no device is known yet" for t in q.tasks}),
+    ev.PlanAsked: lambda port, q: plan_view(),
     ev.TaskExplained: lambda port, q: vw.ExplainView(
         q.task, "pending", "", "needs 8,000 MiB", [vw.FilterView("online", 1)], [vw.ScoreView("a", 0.5)]
     ),

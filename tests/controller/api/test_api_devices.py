@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from controller.brokering import BrokerRefused
 from controller.core import events as ev
 from controller.core import views as vw
+from protocol.messages import HEALTH_KNOWN, METERED, THROTTLED, Health
 
 SHAPE = {
     "id", "state", "cordoned", "draining", "quarantined", "profile", "labels", "capacity", "reserved", "free",
     "used", "session", "runtimes", "containment", "limits", "version", "tasks", "last_heartbeat_ms_ago",
-    "document", "granted",
+    "document", "granted", "heartbeat_ms", "accelerators", "extras", "core_speed_milli", "taints", "doubt",
+    "health",
 }  # fmt: skip
 
 
@@ -24,6 +28,8 @@ def devices(port, view_of_device):
             labels={"zone": "a" if i % 2 else "b", **({"gpu": ""} if i == 3 else {})},
             profile="pi-5-8g" if i < 2 else "pi-4b-4g",
             runtimes=("process", "container") if i == 4 else ("process",),
+            accelerators=(("npu0", "hailo-8", 1_000),) if i == 2 else (),
+            extras={"camera": 2} if i == 2 else {},
         )
 
 
@@ -40,8 +46,41 @@ def test_a_device_is_shown_in_full(api, devices):
         "memory_mib": 3_790,
         "disk_mib": 16_000,
         "gpu_milli": 0,
+        "up_kbit_s": 0,
+        "down_kbit_s": 0,
+        "slots": 0,
     }
+    assert (shown["accelerators"], shown["extras"], shown["taints"], shown["health"]) == ([], {}, [], None)
     assert shown["document"] == {"epoch": 7, "number": 3} and shown["runtimes"] == ["process"]
+
+
+def test_what_a_device_has_beyond_amounts_is_shown(api, port, view_of_device):
+    port.devices["d"] = view_of_device(
+        "d",
+        heartbeat_ms=5_000,
+        accelerators=(("npu0", "hailo-8", 1_000), ("npu1", "", 500)),
+        extras={"camera": 2},
+        core_speed_milli=2_100,
+        taints=("gpu=shared:no_place",),
+        quarantined=True,
+        doubt="advertises 9,999 cores",
+        health=Health(HEALTH_KNOWN | THROTTLED | METERED, 81, 40, 7, 35),
+    )
+    shown = api.get("/api/v1/devices/d").json()
+    assert shown["accelerators"] == [
+        {"name": "npu0", "model": "hailo-8", "milli": 1_000},
+        {"name": "npu1", "model": "", "milli": 500},
+    ]
+    assert (shown["extras"], shown["core_speed_milli"], shown["heartbeat_ms"]) == (
+        {"camera": 2},
+        2_100,
+        5_000,
+    )
+    assert (shown["taints"], shown["doubt"]) == (["gpu=shared:no_place"], "advertises 9,999 cores")
+    assert shown["health"] == {
+        "throttled": True, "undervoltage": False, "on_battery": False, "metered": True,
+        "temperature_c": 81, "battery_percent": 40, "wear_percent": 7, "latency_ms": 35,
+    }  # fmt: skip
 
 
 def test_pages_of_devices_join(api, devices):
@@ -62,6 +101,10 @@ def test_pages_of_devices_join(api, devices):
         ("runtime=container", ["d4"]),
         ("device=d2", ["d2"]),
         ("site=x", []),
+        ("accelerator=hailo-8", ["d2"]),
+        ("extra.camera", ["d2"]),
+        ("extra.camera=2,core_speed_milli=1000", ["d2"]),
+        ("capacity.cpu_milli=4000,limits=cgroup2,heartbeat_ms!=0", []),
         ("!site", ["d0", "d1", "d2", "d3", "d4", "d5"]),
         ("containment=strong,version=0.1.0,device!=d0", ["d1", "d2", "d3", "d4", "d5"]),
     ],
@@ -93,7 +136,9 @@ def test_a_filter_looks_at_a_bounded_number_of_devices_and_then_goes_on(api, por
     ]
 
 
-@pytest.mark.parametrize("selector", ["zone=a", "=a", "label.", "a=b=c", "!site=x", ",", "x" * 2_001])
+@pytest.mark.parametrize(
+    "selector", ["zone=a", "=a", "label.", "capacity.cpu=1", "a=b=c", "!site=x", ",", "x" * 2_001]
+)
 def test_a_selector_that_can_not_be_read_is_refused(api, selector):
     answer = api.get("/api/v1/devices", params={"selector": selector})
     assert answer.status_code == 400 and answer.json()["parameter"] == "selector"
@@ -147,6 +192,49 @@ def test_decisions_answer_with_the_device_as_it_is_then(api, port, devices):
         ("drain", "d0", "tester"),
         ("uncordon", "d0", "tester"),
     ]
+
+
+def test_a_taint_is_set_and_taken_away_as_it_is_shown(api, port, devices):
+    taint = "example.com/gpu=shared:no_place"
+    for _ in range(2):
+        set_ = api.post("/api/v1/devices/d0/taints", json={"taint": taint})
+        assert (set_.status_code, set_.json()["taints"]) == (200, [taint])
+    for written in (quote(taint, safe=""), taint):
+        api.post("/api/v1/devices/d0/taints", json={"taint": taint})
+        taken = api.delete(f"/api/v1/devices/d0/taints/{written}")
+        assert (taken.status_code, taken.json()["taints"]) == (200, [])
+    assert api.delete(f"/api/v1/devices/d0/taints/{taint}").status_code == 404
+    decisions = [(d.verb, d.value, d.actor) for d in port.asked if isinstance(d, ev.DeviceDecision)]
+    assert decisions[:2] == [("taint", taint, "tester")] * 2
+    assert decisions[-1] == ("untaint", taint, "tester")
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ({}, ""),
+        ({"taint": 7}, ""),
+        ({"taint": ""}, "no_place"),
+        ({"taint": "gpu"}, "gpu:no_place"),
+        ({"taint": "gpu=a b:no_place"}, "'a b' is no value"),
+        ({"taint": "gpu:NoSchedule"}, "did you mean 'no_place'?"),
+        ({"taint": "gpu:no_palce"}, "did you mean 'no_place'?"),
+        ({"taint": "x" * 151}, "150"),
+        ({"taint": "a\0:evict"}, "NUL"),
+    ],
+)
+def test_what_is_no_taint_is_refused_with_what_would_be_one(api, port, devices, body, hint):
+    answer = api.post("/api/v1/devices/d0/taints", json=body)
+    assert (answer.status_code, answer.json()["pointer"]) == (422, "/taint")
+    assert hint in answer.json()["detail"] and port.asked == []
+
+
+def test_a_taint_that_the_core_refuses_has_its_pointer_too(api, port, devices):
+    port.answers[ev.DeviceDecision] = vw.RefusalView("invalid", "not here")
+    answer = api.post("/api/v1/devices/d0/taints", json={"taint": "a:evict"})
+    assert (answer.status_code, answer.json()["pointer"]) == (422, "/taint")
+    port.answers[ev.DeviceDecision] = vw.RefusalView("conflict", "d0 has 16 taints already")
+    assert api.post("/api/v1/devices/d0/taints", json={"taint": "a:evict"}).status_code == 409
 
 
 def test_a_ping_tells_the_round_trip(api, devices):

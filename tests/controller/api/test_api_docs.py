@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from controller.api.problems import CODES
+from controller.scheduler.policies import NAMES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```http\n(.*?)```", PAGE, re.DOTALL)
@@ -55,3 +56,8 @@ def test_every_example_does_what_it_shows(api):
 def test_the_table_of_errors_is_that_of_the_code():
     rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", PAGE, re.MULTILINE)
     assert {code: int(status) for code, status in rows} == {c: kind.status for c, kind in CODES.items()}
+
+
+def test_the_page_names_every_policy_and_no_other():
+    sentence = PAGE.split("Policies are ", 1)[1].split(", told in", 1)[0]
+    assert tuple(re.findall(r"`(\w+)`", sentence)) == NAMES

@@ -46,9 +46,17 @@ ALL_ROUTES = [
     ("POST", "/devices/d/cordon"),
     ("POST", "/devices/d/uncordon"),
     ("POST", "/devices/d/drain"),
+    ("POST", "/devices/d/taints"),
+    ("DELETE", "/devices/d/taints/a:no_place"),
     ("POST", "/devices/d/ping"),
     ("GET", "/fleet"),
     ("POST", "/fleet/unfreeze"),
+    ("POST", "/plan"),
+    ("GET", "/rebalances"),
+    ("POST", "/rebalances"),
+    ("GET", "/rebalances/r7-1"),
+    ("POST", "/rebalances/r7-1/approve"),
+    ("POST", "/rebalances/r7-1/reject"),
     ("GET", "/nothing"),
     ("PUT", "/jobs"),
 ]
@@ -70,9 +78,8 @@ def test_without_a_token_nothing_is_done(serve, port, method, path, header):
 def test_the_table_of_routes_is_the_api(api):
     paths = api.get("/api/v1/openapi.json").json()["paths"]
     declared = {(m.upper(), p) for p, operations in paths.items() for m in operations if "/api/" in p}
-    filled = {
-        (m, p.replace("{job}", "j1").replace("{task}", "j1.0").replace("{device}", "d")) for m, p in declared
-    }
+    examples = {"job": "j1", "task": "j1.0", "device": "d", "taint": "a:no_place", "plan": "r7-1"}
+    filled = {(m, p.format_map(examples)) for m, p in declared}
     assert filled == {(m, "/api/v1" + p) for m, p in ALL_ROUTES[:-2]}
 
 
@@ -271,3 +278,53 @@ def test_cors_is_off(api):
     headers = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
     answer = api.options("/api/v1/jobs", headers=headers)
     assert answer.status_code == 405 and "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer", "words"),
+    [
+        (b'{"count": "5", "task": {}}', "/count", "must be a whole number: 5, without quotes"),
+        (b'{"count": 1.5, "task": {}}', "/count", "must be a whole number, not 1.5"),
+        (b'{"count": null, "task": {}}', "/count", "must be a whole number, not null; leave it out"),
+        (b'{"count": 1e2, "task": {}}', "/count", "must be a whole number: 100, without fraction"),
+        (b'{"count": NaN, "task": {}}', "/count", "must be a whole number, not NaN"),
+        (b'{"count": {"a": 1}, "task": {}}', "/count", "must be a whole number, not an object"),
+        (b'{"policy": 7, "task": {}}', "/policy", 'must be text: "7", with quotes'),
+        (b'{"gang": 1, "task": {}}', "/gang", "must be true or false, not 1"),
+        (b'{"task": []}', "/task", "must be an object: { \xe2\x80\xa6 }, not a list"),
+        (b'{"task": {"command": "ls"}}', "/task/command", 'must be a list: [ \xe2\x80\xa6 ], not "ls"'),
+        (b'{"task": {"command": 5}}', "/task/command", "must be a list: [ \xe2\x80\xa6 ], not 5"),
+        (b'{"kind": "cronjob", "task": {}}', "/kind", "or 'cron'; did you mean 'cron'?"),
+        (b"{}", "/task", "is required"),
+    ],
+)
+def test_a_wrong_kind_of_value_is_answered_with_what_to_write(api, raw, pointer, words):
+    words = words.encode("latin-1").decode()
+    _, body = problem_of(api.post("/api/v1/jobs", content=raw, headers=JSON))
+    assert body["pointer"] == pointer and words in body["detail"], body
+
+
+def test_too_much_of_something_is_counted(api):
+    many = [{"attribute": "site", "operator": "=", "value": "a"}] * 10_000
+    _, body = problem_of(api.post("/api/v1/jobs", json={"task": {"command": ["x"], "constraints": many}}))
+    assert body["detail"] == "/task/constraints: must have at most 32 entries, not 10,000"
+    _, body = problem_of(api.get("/api/v1/tasks?state=runing"))
+    assert body["detail"].endswith("did you mean 'running'?")
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer"),
+    [
+        (b'{"name": "a", "task": {"command": ["x"]}, "name": "a"}', "/name"),
+        (b'{"task": {"command": ["x"], "env": {"A": "1", "B": "2", "A": "1"}}}', "/task/env/A"),
+        (b'{"task": {"command": ["x"], "constraints": [{"operator": "distinct_device"},'
+         b'{"attribute": "site", "operator": "=", "value": "a", "operator": "="}]}}',
+         "/task/constraints/1/operator"),
+        (b'{"task": {"command": ["x"], "spreads": [{"attribute": "label.a",'
+         b'"targets": {"x/~": 1, "x/~": 2}}]}}', "/task/spreads/0/targets/x~1~0"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_there_twice_is_pointed_at(api, port, raw, pointer):
+    code, body = problem_of(api.post("/api/v1/jobs", content=raw, headers=JSON))
+    assert (code, body["pointer"]) == ("invalid_body", pointer) and "twice" in body["detail"]
+    assert port.asked == []

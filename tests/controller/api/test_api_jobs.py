@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.api.bodies import ConstraintBody
+from controller.api.bodies import ConstraintBody, JobBody, TaskBody
 from controller.core import events as ev
 from controller.core import views as vw
-from controller.core.placement import OPERATORS
+from controller.core.conditions import GROUP_OPERATORS, OPERATORS
 from controller.core.records import Constraint, JobState
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
@@ -103,7 +103,8 @@ def test_a_service_has_no_end_of_attempts(api, port):
 
 
 def test_the_operators_are_those_of_the_core():
-    assert ConstraintBody.model_fields["operator"].annotation.__args__ == OPERATORS
+    operator = ConstraintBody.model_json_schema()["properties"]["operator"]
+    assert operator["enum"] == [*OPERATORS, *GROUP_OPERATORS]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_job_is_called_after_its_command(api, port, command, name):
         (job(count=10**300), "/count"),
         (job(priority=101), "/priority"),
         (job(priority=-1), "/priority"),
-        (job(kind="daemon"), "/kind"),
+        (job(kind="demon"), "/kind"),
         (job(guarantee="exactly_once"), "/guarantee"),
         (job(lease_ms=5_999), "/lease_ms"),
         (job(lease_ms=8 * 86_400_000), "/lease_ms"),
@@ -163,7 +164,8 @@ def test_a_job_is_called_after_its_command(api, port, command, name):
         (job(task={"env": {"A=B": ""}}), "/task/env/A=B"),
         (job(task={"env": {"FM_ATTEMPT": "9"}}), "/task/env/FM_ATTEMPT"),
         (job(task={"env": {str(i): "" for i in range(129)}}), "/task/env"),
-        (job(task={"constraints": [{}]}), "/task/constraints/0/attribute"),
+        (job(task={"constraints": [{}]}), "/task/constraints/0/operator"),
+        (job(task={"constraints": [{"operator": "="}]}), "/task/constraints/0/attribute"),
         (
             job(task={"constraints": [{"attribute": "zone", "operator": "=", "value": "a"}]}),
             "/task/constraints/0/attribute",
@@ -355,18 +357,19 @@ any_json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-field_names = st.sampled_from(
-    ["name", "kind", "count", "priority", "guarantee", "max_attempts", "ttl_ms", "lease_ms", "task", "x"]
+field_names = st.sampled_from([*JobBody.model_fields, "x"])
+task_names = st.sampled_from([*TaskBody.model_fields, "y"])
+constraint = st.dictionaries(
+    st.sampled_from(["attribute", "operator", "value", "weight", "targets", "job", "until", "z"]),
+    any_json | st.sampled_from(["label.x", "regex", "semver", "distinct", ">=1", "*", "(a|b)+"]),
 )
-task_names = st.sampled_from(
-    ["runtime", "command", "env", "resources", "constraints", "timeout_ms", "stop_grace_ms", "y"]
-)
-constraint = st.dictionaries(st.sampled_from(["attribute", "operator", "value", "z"]), any_json)
 tasks = st.dictionaries(
     task_names,
     any_json | st.lists(st.text(), max_size=3) | st.dictionaries(st.text(), st.text()) | st.lists(constraint),
 )
-jobs = st.dictionaries(field_names, any_json | tasks)
+jobs = st.dictionaries(
+    field_names, any_json | tasks | st.lists(constraint) | st.sampled_from(["cron", "daemon"])
+)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -133,6 +133,9 @@ def test_an_open_task_is_explained_by_the_core(api, port):
         "summary": "needs 8,000 MiB",
         "filters": [{"filter": "online", "removed": 1, "reason": ""}],
         "scores": [{"device": "a", "score": 0.5, "parts": {}}],
+        "reason": "",
+        "policy": "",
+        "remedies": [],
     }
 
 
