@@ -90,7 +90,7 @@ class Placement:
         queue = Queue(self.ledger, self._waiting(), now_ms)
         budget, in_vain = PLACEMENTS_PER_ROUND, 0
         while (job := queue.next()) is not None:
-            turn = min(budget, queue.turn())
+            turn = min(budget, queue.turn(job))
             alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
             placed = (
                 self._place_alike(alike, turn, now_ms)
