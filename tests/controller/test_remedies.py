@@ -315,6 +315,22 @@ def test_what_never_fits_asks_for_a_larger_device():
     assert [(r.kind, r.amount) for r in found.remedies] == [("capacity", 1), ("demand", 8)]
 
 
+def test_a_reference_core_is_told_of_in_its_own_unit():
+    asked = {"amounts": (17, 6, 0, 0, 0, 0, 1), "reference": True}
+    found = told([device(speed=2_000), device(speed=1_000)], **asked)
+    assert found.summary == (
+        "can never fit as things are: needs 17 mCPU of the reference core; largest device has 16"
+    )
+    assert found.removed == [("cpu_milli capacity >= 17 of the reference core", 2)]
+    assert [(r.kind, r.device, r.amount) for r in found.remedies] == [
+        ("demand", ANY_DEVICE, 16), ("capacity", 0, 1),
+    ]  # fmt: skip
+    busy = told(
+        [device(speed=2_000, reserved=(1, 0, 0, 0, 0, 0, 0))], **(asked | {"amounts": (16, 6, *[0] * 5)})
+    )
+    assert busy.summary == "waits for room: needs 16 mCPU of the reference core; most free now is 14"
+
+
 def test_accelerators_are_asked_for_less_or_of_another_model():
     asked = {"amounts": (2, 6, 0, 700, 0, 0, 1), "models": ("A",)}
     found = told([device(accelerators=[("A", 600), ("B", 1_000)])], **asked)
