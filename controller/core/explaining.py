@@ -16,6 +16,7 @@ import numpy as np
 from controller.core.conditions import of_group
 from controller.core.failover import Failover
 from controller.core.ledger import Job, Ledger, Task
+from controller.core.near_names import unknown_names
 from controller.core.placement import Placement
 from controller.core.remedy_words import RemedyWords
 from controller.core.views import ExplainView, FilterView, RemedyView, ScoreView, WaitsView
@@ -63,7 +64,10 @@ class Explaining:
         held = self.held(task, now_ms)
         if held is None and _together(task.job):
             found = self._whole(task.job, picker, found)
-        view = self._view(task, picker, found, held.words if held else found.summary)
+        words = [held.words if held else found.summary]
+        if not found.candidates:
+            words += unknown_names(self.fleet, task.job.row.spec, self._present())
+        view = self._view(task, picker, found, "; ".join(words))
         view.reason = held.code if held else found.code
         if held:
             view.remedies = []  # whatever changes, it waits
