@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from controller.core.broken_gangs import together
 from controller.core.conditions import of_group
 from controller.core.failover import Failover
 from controller.core.ledger import Job, Ledger, Task
@@ -62,8 +64,10 @@ class Explaining:
         picker = self.placement.picker(task.job)
         found = self._pending(task, picker)
         held = self.held(task, now_ms)
-        if held is None and _together(task.job):
+        if held is None and self._together(task.job):
             found = self._whole(task.job, picker, found)
+        elif held is None and (broken := self.placement.gangs.words(task.job, now_ms)):
+            found = replace(found, summary=f"{broken}; {found.summary}", code=GANG)
         words = [held.words if held else found.summary]
         if not found.candidates:
             words += unknown_names(self.fleet, task.job.row.spec, self._present())
@@ -90,7 +94,8 @@ class Explaining:
             key = (task.job.signature, own)
             if key not in known:
                 picker = self.placement.picker(task.job)
-                words = self._briefly(task.job, picker) if _together(task.job) else ""
+                words = self._briefly(task.job, picker) if self._together(task.job) else ""
+                words = words or self.placement.gangs.words(task.job, now_ms)
                 known[key] = words or self._pending(task, picker).summary
             reasons[task_id] = known[key]
         return WaitsView(reasons)
@@ -189,6 +194,10 @@ class Explaining:
         why = why_none(view, picker.demand, grouping, present=self._present())
         return fit, Why(GANG, f"{_only(fit)} of its gang of {job.left} fit at once; the next {why.words}")
 
+    def _together(self, job: Job) -> bool:
+        """Whether it is a gang that is placed as a whole, or not at all."""
+        return job.left > 1 and together(self.ledger, job)
+
     def _briefly(self, job: Job, picker: Picker) -> str:
         """As `_gang`, for a page of many: counted where counting tells, as picks take their time."""
         gang = self._counted(job, picker)
@@ -241,6 +250,8 @@ class Explaining:
                 counts[HELD_BACK] += len(job.ready)
             elif held := self._job_held(job):
                 counts[held.code] += len(job.ready)
+            elif self.placement.gangs.words(job, now_ms):
+                counts[GANG] += len(job.ready)
             else:
                 counts[self._reason(job, looks)] += len(job.ready)
         counts[DEPENDENCY] += sum(job.left for job in self.ledger.jobs.values() if job.waits)
@@ -256,7 +267,7 @@ class Explaining:
             picker = self.placement.picker(job)
             grouping = self.requests.grouping(job, picker.able())
             able = picker.able() if grouping is None else picker.able() & grouping.allows()
-            if _together(job):
+            if self._together(job):
                 code = GANG
             elif not able.any():
                 code = why_none(self.fleet.view, picker.demand, grouping, present=self._present()).code
@@ -268,11 +279,6 @@ class Explaining:
 
 def _only(fit: int) -> str:
     return f"only {fit}" if fit else "none"
-
-
-def _together(job: Job) -> bool:
-    """Whether it is a gang that is placed as a whole, or not at all."""
-    return job.row.rules.gang and not job.placed and job.left > 1
 
 
 def _of_its_own(job: Job) -> bool:

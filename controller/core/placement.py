@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.core.broken_gangs import BrokenGangs, together
 from controller.core.condition import Condition
 from controller.core.conditions import of_group
 from controller.core.ledger import Job, Ledger, Task
@@ -45,6 +46,7 @@ class Placement:
         self.ledger = ledger
         self.preemption = preemption
         self.nominations = preemption.nominations
+        self.gangs = BrokenGangs(ledger, preemption.holds, preemption.nominations)
         self.fleet = ledger.fleet
         self.tasks = tasks
         self.condition = condition
@@ -106,6 +108,7 @@ class Placement:
                     self._make_room(one, now_ms)
                 elif placed and one.blocked != self.fleet.room_generation:
                     queue.again(one)
+                self.gangs.look(one, now_ms)
             if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
@@ -169,7 +172,7 @@ class Placement:
 
     def _place_nominees(self, job: Job, now_ms: int) -> int:
         placed = 0
-        if job.row.rules.gang and not job.placed:
+        if together(self.ledger, job):
             # Its others ended since: now all go together, or none. What was kept for one is anybody's again.
             for nomination in self.nominations.of(job):
                 self.nominations.end(nomination.task.row.id)
@@ -204,7 +207,7 @@ class Placement:
             return self._place_pinned(job, budget, now_ms)
         if job.row.rules.parallel_max:
             budget = min(budget, job.row.rules.parallel_max - len(job.placed))
-        gang = job.row.rules.gang and not job.placed
+        gang = together(self.ledger, job)
         tasks = self._front(job, len(job.ready) if gang else budget)
         if not tasks:
             job.blocked = self.fleet.room_generation

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from controller.core.broken_gangs import together
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger, Task
 from controller.core.nominations import Nominations
@@ -89,7 +90,9 @@ class Preemption:
     def wanted(self, job: Job, now_ms: int) -> bool:
         """Whether looking may help at all; asked of every job that fits nowhere, so it must be cheap."""
         rules = job.row.rules
-        if (rules.gang and not job.placed) or (rules.parallel_max and len(job.placed) >= rules.parallel_max):
+        if rules.parallel_max and len(job.placed) >= rules.parallel_max:
+            return False
+        if rules.gang and together(self.ledger, job):
             return False
         return self._may_preempt(job) or self._starves(job, now_ms)
 
