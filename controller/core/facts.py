@@ -66,10 +66,10 @@ class Facts:
         again = [known.setdefault(values[0], len(known)) if values else -1 for values in names]
         return np.array(again, np.int64)[found], list(known)
 
-    def values(self, attribute: str, among: Flags) -> list[str]:
+    def values(self, attribute: str, rows: Ints) -> list[str]:
         """Every value that one of these devices has, sorted."""
         column = self._column(attribute)
-        had = np.flatnonzero(np.bincount(column.codes()[among])).tolist()
+        had = np.flatnonzero(np.bincount(column.codes()[rows])).tolist()
         return sorted({value for code in had for value in column.names[code]})
 
     def bearings(self, tolerations: tuple[str, ...]) -> tuple[Flags, Floats, Flags]:

@@ -91,6 +91,8 @@ def test_a_task_that_fits_is_not_corrected(desk, desk_kit, fleet):
 
 
 def test_the_nearest_is_found_in_any_order_and_any_case():
-    names = [f"sensor-{i:04}" for i in range(3 * NAMES_MAX)]
+    names = [f"sensor-{i:04}" for i in range(20 * NAMES_MAX)]
     assert closest("Camera", [*names, "camera"]) == closest("Camera", ["camera", *names]) == "camera"
+    assert closest("sensor-0123x", names) == "sensor-0123"
+    assert closest("senxor-0777", [*names, *(f"senx{i:07}" for i in range(999))]) == "sensor-0777"
     assert closest("x" * 65, ["x" * 64]) == closest("zz", names) == closest("a", []) == ""
