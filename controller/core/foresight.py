@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, repeat
 
 from controller.core.changes import DrainChange, GrowthChange, JobChange, LossChange, SubmitChange
 from controller.core.effects import Reply
@@ -95,6 +96,8 @@ class _Plan:
         self.roster = Roster(ledger, outlook, placement.policy, now_ms, self._concerned())
         self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
         self.homeless: list[tuple[Cohort, list[Unit]]] = []
+        self.breaking: dict[str, Unit] = {}
+        """By job, one of its tasks that find no place."""
 
     def work(self) -> Iterator[int]:
         """Does it all; yields what each step cost."""
@@ -107,8 +110,7 @@ class _Plan:
         self.roster.add_daemons_on_added()
         yield from self._settle()
         self.view.after = _room_view(self.trial.room())
-        for cohort in self.roster.asked:
-            self.view.more.append(MoreView(cohort.name, self.trial.more(self.roster.party(cohort, []))))
+        yield from self._count_more()
         if self.event.survive:
             yield from self._survive()
 
@@ -133,6 +135,7 @@ class _Plan:
         elif isinstance(change, LossChange):
             rows = self._named(change)
             self.trial.lose(rows)
+            self.outlook.lose(rows)
             self.homeless += self._take_off(rows, self.trial)
         elif isinstance(change, JobChange):
             self._change_job(change)
@@ -200,10 +203,24 @@ class _Plan:
         waves = self.roster.in_order([*self.homeless, *self.roster.waiting()])
         self.view.counts["left_out"] = self.roster.left_out
         for wave in waves:
-            landings = self.trial.place(self.roster.party(wave.first, wave.units))
-            for cohort, landing in zip(wave.owners, landings, strict=True):
-                self._note(cohort, landing)
+            party = self.roster.party(wave.first, wave.units)
+            party.kin = self.roster.kin(wave.first)
+            owners = chain(wave.owners, repeat(wave.first))
+            for at, landing in enumerate(self.trial.place(party)):
+                if at >= len(wave.units):
+                    self.roster.fall(wave.first, landing.unit)
+                    self.view.counts["stayed"] -= 1
+                self._note(next(owners), landing)
             yield self._cost_us(wave) + 10 * len(wave.units)
+
+    def _count_more(self) -> Iterator[int]:
+        """Where a task of the job finds no place there is room for none; a daemon has one on each device."""
+        for cohort in self.roster.asked:
+            if not cohort.daemon:
+                none = cohort.name in self.breaking
+                more = 0 if none else self.trial.more(self.roster.party(cohort, []))
+                self.view.more.append(MoreView(cohort.name, more))
+                yield 1_000 + self.outlook.count
 
     def _cost_us(self, wave: Wave) -> int:
         units, count = len(wave.units), self.outlook.count
@@ -223,6 +240,7 @@ class _Plan:
         reason, words = (why.code, why.words) if why else ("", "")
         if device or (cohort.asked and reason != PARALLEL):
             view.reasons[reason] = view.reasons.get(reason, 0) + 1
+            self.breaking[cohort.name] = unit
             _enter(
                 view, "broken", view.broken, PlannedTask(unit.name, cohort.name, device, "", reason, words)
             )

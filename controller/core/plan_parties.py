@@ -174,6 +174,19 @@ class Roster:
         self._on.setdefault(unit.row, {})[unit.name] = (cohort.job, unit)
         cohort.step_on([unit])
 
+    def kin(self, cohort: Cohort) -> list[Unit]:
+        """Those of a changed gang that stay where they are: they are as much part of it as those that look
+        for a place, and it is there whole or not at all."""
+        if not (cohort.asked and cohort.job.row.rules.gang):
+            return []
+        on = (self._on.get(unit.row, {}).get(name) for name, unit in cohort.standing.items())
+        return [each[1] for each in on if each is not None]
+
+    def fall(self, cohort: Cohort, unit: Unit) -> None:
+        """One of the kin: it stands there no more."""
+        self._on[unit.row].pop(unit.name)
+        cohort.step_off([unit])
+
     def leave(self, rows: Iterable[int]) -> list[tuple[Cohort, list[Unit]]]:
         """Takes everybody off these devices who can be elsewhere; the tasks of daemons stay with theirs."""
         gone: dict[str, tuple[Cohort, list[Unit]]] = {}
