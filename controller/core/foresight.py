@@ -22,6 +22,7 @@ from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.placement import Placement
 from controller.core.plan_faults import fault_of_plan
+from controller.core.plan_notes import Yielders, replaced
 from controller.core.plan_parties import Cohort, Roster, Wave
 from controller.core.plan_views import MoreView, PlannedTask, PlanView, RoomView, SiteLossView
 from controller.core.views import RefusalView
@@ -89,6 +90,7 @@ class _Plan:
     def __init__(
         self, ledger: Ledger, outlook: Outlook, placement: Placement, event: PlanAsked, now_ms: int
     ) -> None:
+        self.ledger = ledger
         self.outlook = outlook
         self.event = event
         self.trial = Trial(ledger.fleet.view, placement.popularity, placement.policies)
@@ -97,7 +99,7 @@ class _Plan:
         self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
         self.homeless: list[tuple[Cohort, list[Unit]]] = []
         self.breaking: dict[str, Unit] = {}
-        """By job, one of its tasks that find no place."""
+        """By job, the first of its tasks that find no place."""
 
     def work(self) -> Iterator[int]:
         """Does it all; yields what each step cost."""
@@ -111,6 +113,9 @@ class _Plan:
         yield from self._settle()
         self.view.after = _room_view(self.trial.room())
         yield from self._count_more()
+        yield from Yielders(self.ledger, self.outlook, self.roster, self.trial).notes(
+            self.breaking, self.view.notes
+        )
         if self.event.survive:
             yield from self._survive()
 
@@ -168,6 +173,8 @@ class _Plan:
 
     def _change_job(self, change: JobChange) -> None:
         """Tasks that still fit where they are stay there; the others look for a place."""
+        before = self.roster.cohort(self.ledger.jobs[change.job]).job.row
+        self.view.notes += replaced(before, change.of(before))
         found = self.roster.change_job(change, self.trial)
         cohort, counts = found.cohort, self.view.counts
         counts["ended"] += found.ended
@@ -240,7 +247,7 @@ class _Plan:
         reason, words = (why.code, why.words) if why else ("", "")
         if device or (cohort.asked and reason != PARALLEL):
             view.reasons[reason] = view.reasons.get(reason, 0) + 1
-            self.breaking[cohort.name] = unit
+            self.breaking.setdefault(cohort.name, unit)
             _enter(
                 view, "broken", view.broken, PlannedTask(unit.name, cohort.name, device, "", reason, words)
             )

@@ -119,7 +119,8 @@ class Roster:
         self.asked: list[Cohort] = []
         self.left_out = 0
         self._on: dict[int, dict[str, tuple[Job, Unit]]] = {}
-        for row in rows:
+        self._known = dict.fromkeys(rows)
+        for row in self._known:
             for attempt in ledger.by_device[row].values():
                 self._settle(row, attempt)
         self._queue()
@@ -173,6 +174,14 @@ class Roster:
         """It is there from now on."""
         self._on.setdefault(unit.row, {})[unit.name] = (cohort.job, unit)
         cohort.step_on([unit])
+
+    def knows(self, row: int) -> bool:
+        """Whether all who stood there were looked at."""
+        return row in self._known
+
+    def here(self, row: int) -> list[tuple[Job, Unit]]:
+        """Who stands there now, as far as it was looked at."""
+        return list(self._on.get(row, {}).values())
 
     def kin(self, cohort: Cohort) -> list[Unit]:
         """Those of a changed gang that stay where they are: they are as much part of it as those that look
