@@ -159,6 +159,9 @@ class Explaining:
             return Why(NOMINATED, f"room on {device} is set aside for it; waits for {end}")
         return self._job_held(task.job)
 
+            if nomination.together:
+                words = f"room for all of its gang is kept, its own on {device}; waits for {end}"
+                return Why(NOMINATED, words)
     def _job_held(self, job: Job) -> Why | None:
         for name, until in job.waits.items():
             more = f", and {len(job.waits) - 1} more" if len(job.waits) > 1 else ""

@@ -23,7 +23,7 @@ from controller.scheduler.pickers import Pickers
 from controller.scheduler.policies import ADAPTIVE, resolve
 from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share, View
-from protocol.tasks import TaskState
+from protocol.tasks import AttemptId, TaskState
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
@@ -33,6 +33,8 @@ LOOKS_PER_MS = 50_000
 LOOK_DEVICES_LEAST = 5_000
 """A look at fewer costs as much."""
 PLACEMENTS_PER_ROUND = 5_000
+FEW = 8
+"""So many equal tasks are picked one by one, and what spoke for each device then is kept."""
 IN_VAIN_FEW = 64
 """So many kinds that fit nowhere are looked at without a thought."""
 
@@ -173,9 +175,7 @@ class Placement:
     def _place_nominees(self, job: Job, now_ms: int) -> int:
         placed = 0
         if together(self.ledger, job):
-            # Its others ended since: now all go together, or none. What was kept for one is anybody's again.
-            for nomination in self.nominations.of(job):
-                self.nominations.end(nomination.task.row.id)
+            return self._place_kept(job, now_ms)
         for nomination in self.nominations.offers(job):
             task, row, picker = nomination.task, nomination.row, self.picker(job)
             waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
@@ -186,6 +186,21 @@ class Placement:
                 self.tasks.assign(task, row, picker.share(row), now_ms)
                 self.nominations.end(task.row.id)
                 placed += 1
+        return placed
+
+    def _place_kept(self, job: Job, now_ms: int) -> int:
+        """A gang of which nothing stands, in the room that is kept for all of it; together, or not at all."""
+        kept = self.nominations.of(job)
+        placed = 0
+        if len(kept) == job.left and all(n.together for n in kept):
+            self.nominations.lift(kept)
+            placed = self._place(job, job.left, now_ms)
+            if not placed:
+                self.nominations.restore(kept)
+                return 0
+        # Placed, or its others ended since: what was kept for one is anybody's again.
+        for nomination in kept:
+            self.nominations.end(nomination.task.row.id)
         return placed
 
     def _at_bound(self, job: Job) -> bool:
@@ -216,7 +231,8 @@ class Placement:
         grouping = self.requests.grouping(job, picker.able())
         if gang:
             return self._place_gang(job, tasks, picker, grouping, now_ms)
-        if grouping is None and not picker.policy.in_turn and len(tasks) > 1 and all(map(self._plain, tasks)):
+        many = grouping is None and not picker.policy.in_turn and len(tasks) > FEW
+        if many and all(map(self._plain, tasks)):
             return self._assign_many(tasks, picker, now_ms)
         for done, task in enumerate(tasks):
             row = self._pick(task, picker, grouping)
@@ -298,10 +314,12 @@ class Placement:
         view, bytes_each = self.fleet.view, job.demand.entry_bytes
         tried: list[tuple[Task, int, Share]] = []
         turn = view.turn.copy()
-        # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
-        enough = int(view.copies(picker.demand, np.flatnonzero(picker.able())).sum()) >= len(tasks)
-        for task in tasks if enough and len(tasks) == job.left else ():
-            row = self._pick(task, picker, grouping)
+        for task in tasks:
+            row = kept.get(task.row.id, NO_DEVICE)
+            if not kept:
+                row = self._pick(task, picker, grouping)
+            elif not picker.fits(row) or (grouping is not None and not grouping.allows()[row]):
+                row = NO_DEVICE
             if row == NO_DEVICE:
                 break
             tried.append((task, row, picker.share(row)))
@@ -311,9 +329,4 @@ class Placement:
         for _, row, share in reversed(tried):
             view.give(row, share, bytes_each)
         view.turn[:] = turn  # what was only tried is nobody's turn
-        if len(tried) < len(tasks):
-            self._put_back(tasks)
-            return 0
-        for task, row, share in tried:
-            self.tasks.assign(task, row, share, now_ms)
-        return len(tried)
+        return tried
