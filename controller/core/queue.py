@@ -52,6 +52,9 @@ class Queue:
         for turn in self._turns:
             self._ranks[turn[0]] = self._ranks.get(turn[0], 0) + 1
         self._served: str | None = None
+        self._first: Job | None = None
+        self._vain: dict[str, None] = {}
+        """Kinds of demand of which nothing fitted: then it is of no use to look at them one by one."""
         self._rank = 0
         self._held = ZERO
         """What the owner whose turn it is had before."""
@@ -93,11 +96,15 @@ class Queue:
         self._rank, self._served = turn[0], turn[-1]
         self._ranks[self._rank] -= 1
         self._held = self.ledger.owned.get(self._served, ZERO)
-        return self.ledger.jobs[heapq.heappop(self._rest())[-1]]
+        self._first = self.ledger.jobs[heapq.heappop(self._rest())[-1]]
+        return self._first
 
     def _settle(self, owner: str) -> None:
         """Its turn is over: what it took is not free any more, and it stands again by its new share."""
         taken = self.ledger.owned.get(owner, ZERO).minus(self._held)
+        job = self._first
+        if taken == ZERO and job is not None and not (job.row.rules.gang or job.row.rules.parallel_max):
+            self._vain[job.signature] = None
         self._free = [free - amount for free, amount in zip(self._free, taken, strict=True)]
         if self._rest():
             turn = self._turn(owner)
@@ -130,8 +137,10 @@ class Queue:
             return 2**31
         demand = job.demand.resources
         each = demand._replace(slots=max(1, demand.slots))
-        step = min(TURN_TASKS, _times(each, self._free) // (STEPS * (rivals + 1)))
-        return self._behind(each) + max(1, step)
+        room = _times(each, self._free)
+        if not room or job.signature in self._vain:
+            return TURN_TASKS
+        return self._behind(each) + max(1, min(TURN_TASKS, room // (STEPS * (rivals + 1))))
 
     def _behind(self, each: Resources) -> int:
         """How many tasks of `each` its owner may have until it has the share of the one that comes next."""

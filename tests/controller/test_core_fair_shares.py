@@ -184,3 +184,23 @@ def test_unlike_tasks_are_given_as_one_at_a_time(desk_kit, room, owners):
     for owner in names:
         apart = abs(got[owner] - before[owner] - expected[owner]) * max(needs[owner])
         assert apart <= 2 * largest, (owner, got, before, expected)
+
+
+@pytest.mark.parametrize("cpu_milli", [500, 1_000], ids=["room in crumbs", "no room at all"])
+def test_what_fits_nowhere_is_not_looked_at_one_by_one(desk, monkeypatch, cpu_milli):
+    devices(desk, 20, Resources(cpu_milli, 4_096, 10_000, 0))
+    if cpu_milli == 1_000:
+        submit(desk, "c", 20, name="full")
+    desk.after(200)
+    looks = []
+    picker = desk.core.placement.picker
+
+    def watched(job):
+        looks.append(job.row.id)
+        return picker(job)
+
+    monkeypatch.setattr(desk.core.placement, "picker", watched)
+    for i in range(400):
+        desk.submit(job=f"j{i}", needs=QUARTER, rules=owned("ab"[i % 2]))
+    desk.after(200)
+    assert has(desk).keys() <= {"c"} and 2 <= len(looks) <= 40
