@@ -156,12 +156,12 @@ class Explaining:
         if (nomination := self.placement.nominations.by_task.get(task.row.id)) is not None:
             device, runs = self.fleet.names[nomination.row], len(nomination.victims)
             end = f"{runs} of its runs to end" if runs else "what runs there to end"
-            return Why(NOMINATED, f"room on {device} is set aside for it; waits for {end}")
-        return self._job_held(task.job)
-
             if nomination.together:
                 words = f"room for all of its gang is kept, its own on {device}; waits for {end}"
                 return Why(NOMINATED, words)
+            return Why(NOMINATED, f"room on {device} is set aside for it; waits for {end}")
+        return self._job_held(task.job)
+
     def _job_held(self, job: Job) -> Why | None:
         for name, until in job.waits.items():
             more = f", and {len(job.waits) - 1} more" if len(job.waits) > 1 else ""

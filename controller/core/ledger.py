@@ -96,9 +96,9 @@ class Task:
     failures_here: int = 0
     """Own failures in a row on one device."""
     expired: bool = False
-    assigned_ms: int = 0
     ready_ms: int = 0
     """Since when it may be placed, if it may."""
+    assigned_ms: int = 0
     started_ms: int = 0
     quick_losses: int = 0
     """Attempts in a row that were lost as soon as they were assigned."""

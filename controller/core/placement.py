@@ -23,7 +23,7 @@ from controller.scheduler.pickers import Pickers
 from controller.scheduler.policies import ADAPTIVE, resolve
 from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share, View
-from protocol.tasks import AttemptId, TaskState
+from protocol.tasks import TaskState
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
@@ -311,7 +311,27 @@ class Placement:
         self, job: Job, tasks: list[Task], picker: Picker, grouping: Grouping | None, now_ms: int
     ) -> int:
         """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
-        view, bytes_each = self.fleet.view, job.demand.entry_bytes
+        # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
+        room = self.fleet.view.copies(picker.demand, np.flatnonzero(picker.able()))
+        if len(tasks) < job.left or int(room.sum()) < len(tasks):
+            self._put_back(tasks)
+            return 0
+        tried = self._try(tasks, picker, grouping, {})
+        kept = {n.task.row.id: n.row for n in self.nominations.of(job) if not n.aside}
+        if len(tried) < len(tasks) and kept:  # picks by score may miss what was chosen to hold all of it
+            tried = self._try(tasks, picker, self.requests.grouping(job, picker.able()), kept)
+        if len(tried) < len(tasks):
+            self._put_back(tasks)
+            return 0
+        for task, row, share in tried:
+            self.tasks.assign(task, row, share, now_ms)
+        return len(tried)
+
+    def _try(
+        self, tasks: list[Task], picker: Picker, grouping: Grouping | None, kept: dict[str, int]
+    ) -> list[tuple[Task, int, Share]]:
+        """Where they would stand, one after the other; fewer where one finds none. `kept`: on these rows."""
+        view, bytes_each = self.fleet.view, picker.demand.entry_bytes
         tried: list[tuple[Task, int, Share]] = []
         turn = view.turn.copy()
         for task in tasks:
