@@ -116,7 +116,10 @@ class Explaining:
         if grouping is not None and attempt is not None:
             grouping.unplaced(attempt.device)
         found = explain(picker, grouping, self._only(task), self._present())
-        return self._view(task, picker, found, f"placed on {row.device}{self._silent(row.device)}")
+        shown = self._view(task, picker, found, f"placed on {row.device}{self._silent(row.device)}")
+        if attempt is not None:
+            shown.chosen = [ScoreView(self.fleet.names[at], score) for at, score in attempt.tops]
+        return shown
 
     def _silent(self, device: str) -> str:
         row = self.fleet.index.get(device, NO_DEVICE)

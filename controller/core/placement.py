@@ -18,12 +18,12 @@ from controller.core.requests import Requests
 from controller.core.rules import Rules
 from controller.core.tasks import Tasks
 from controller.scheduler.groups import Grouping
-from controller.scheduler.pick import NO_DEVICE, Bases, Picker
+from controller.scheduler.pick import NO_DEVICE, Bases, Picker, Tops
 from controller.scheduler.pickers import Pickers
 from controller.scheduler.policies import ADAPTIVE, resolve
 from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share, View
-from protocol.tasks import TaskState
+from protocol.tasks import AttemptId, TaskState
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
@@ -239,9 +239,11 @@ class Placement:
             if row == NO_DEVICE:
                 self._put_back(tasks[done:])
                 return done
+            tops: Tops = () if task.row.pin else picker.tops(row)
             if grouping is not None:
                 grouping.placed(row)
             self.tasks.assign(task, row, picker.share(row), now_ms)
+            self.ledger.attempts[AttemptId(task.row.id, task.row.attempt)].tops = tops
         return len(tasks)
 
     def _place_pinned(self, job: Job, budget: int, now_ms: int) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from controller.scheduler.explain import CODES, FITS, explain
 from controller.scheduler.filters import passing
 from controller.scheduler.groups import Distinct, Grouping, codes
-from controller.scheduler.pick import NO_DEVICE, OUT, Bases, Picker
+from controller.scheduler.pick import NO_DEVICE, OUT, TOPS, Bases, Picker
 from controller.scheduler.remedies import ANY_DEVICE, REMEDIES_MAX, obstacles, remedies
 from controller.scheduler.view import NO_MODEL, View
 from protocol.resources import NAMES
@@ -266,7 +266,11 @@ def test_an_explanation_tells_the_same_as_the_pick(fleet, asked, policy, rows, l
     view, demand = view_of(fleet), demand_of(fleet, asked)
     picker, grouping = Picker(view, demand, Bases(view), policy), grouping_of(len(fleet), rows, limits)
     row = picker.pick(grouping=grouping)
+    before = picker.total.tolist()
+    tops = list(picker.tops(row)) if row != NO_DEVICE else []
+    assert picker.total.tolist() == before
     told = explain(picker, grouping)
+    assert tops == [(at, score) for at, score, _ in told.candidates[:TOPS]]
     assert told.code in CODES and (told.code == FITS) == (row != NO_DEVICE)
     assert bool(told.candidates) == (row != NO_DEVICE)
     if row != NO_DEVICE:
