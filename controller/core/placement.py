@@ -94,7 +94,7 @@ class Placement:
         queue = Queue(self.ledger, self._waiting(), now_ms)
         budget, in_vain = PLACEMENTS_PER_ROUND, 0
         while (job := queue.next()) is not None:
-            turn = min(budget, queue.turn(job))
+            turn = min(budget, queue.turn(job, self._room_for))
             alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
             placed = (
                 self._place_alike(alike, turn, now_ms)
@@ -124,6 +124,11 @@ class Placement:
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
         return [j for j in self.ledger.waiting.values() if j.blocked != room]
+
+    def _room_for(self, job: Job) -> int:
+        """For how many of its tasks there is room, each on its own."""
+        picker = self.picker(job)
+        return int(self.fleet.view.copies(picker.demand, np.flatnonzero(picker.able())).sum())
 
     def picker(self, job: Job) -> Picker:
         """The scores of this job's demand, remembered while facts stay as they are."""

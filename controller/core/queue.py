@@ -14,7 +14,7 @@ place of all its other jobs).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from controller.core.ledger import Job, Ledger
 from protocol.resources import ZERO, Resources
@@ -129,18 +129,21 @@ class Queue:
         """Its turn is over, but it has more."""
         heapq.heappush(self._of[job.owner], self._place(job))
 
-    def turn(self, job: Job) -> int:
+    def turn(self, job: Job, room_for: Callable[[Job], int]) -> int:
         """How many of its tasks may be placed before others are asked, at least one: all, while nobody else
-        waits at its height."""
+        waits at its height. `room_for` tells how many fit; what all devices have together is at least that,
+        and cheaper to know."""
         rivals = self._ranks.get(self._rank, 0)
         if not rivals:
             return 2**31
         demand = job.demand.resources
         each = demand._replace(slots=max(1, demand.slots))
-        room = _times(each, self._free)
+        steps, room = STEPS * (rivals + 1), _times(each, self._free)
+        if room // steps > 1:
+            room = min(room, room_for(job))
         if not room or job.signature in self._vain:
             return TURN_TASKS
-        return self._behind(each) + max(1, min(TURN_TASKS, room // (STEPS * (rivals + 1))))
+        return self._behind(each) + max(1, min(TURN_TASKS, room // steps))
 
     def _behind(self, each: Resources) -> int:
         """How many tasks of `each` its owner may have until it has the share of the one that comes next."""

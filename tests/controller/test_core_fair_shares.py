@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.core.records import JobRules
+from controller.core.records import Constraint, JobRules
 from protocol.resources import Resources
 
 QUARTER = Resources(1_000, 1_024)
@@ -66,6 +66,16 @@ def test_who_has_more_already_gets_less_of_what_comes_free(desk):
     desk.after(200)
     submit(desk, "a", 100, name="more")
     submit(desk, "b", 100)
+    desk.after(200)
+    assert has(desk) == {"a": 14, "b": 14}
+
+
+def test_a_small_part_of_a_large_fleet_is_shared_too(desk):
+    """What counts is the room for the tasks, not for tasks of whatever kind."""
+    for i in range(300):
+        desk.join(f"d{i}", labels={"site": "here" if i < 7 else "there"})
+    for owner in "ab":
+        submit(desk, owner, 100, constraints=(Constraint("site", "=", "here"),))
     desk.after(200)
     assert has(desk) == {"a": 14, "b": 14}
 
