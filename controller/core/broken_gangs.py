@@ -7,14 +7,17 @@ at the moment is no reason to stay: a part is of no use to its job, and its room
 
 Of several whose patience is over at once only the lower half in the queue gives up, at least
 one; the others wait anew for what that frees. So no two break up and retry in lockstep.
-What waits for something else than room (a pause, a freeze, another job, victims that stop)
-breaks nothing, and neither does a task that has ended.
+What waits for something else than room (a pause, another job, victims that stop) breaks
+nothing, and neither does a task that has ended. While the controller hears nobody, or a
+site's failover is frozen, nobody gives up: the room may well be there.
 
 Rule of this file: patience is memory; a restart begins it anew.
 Rejected: one at a time (a hundred parts after the loss of a site would take an hour).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger
@@ -58,6 +61,8 @@ class BrokenGangs:
         self.nominations = nominations
         self._known: dict[str, Job] = {}
         """Those whose patience runs."""
+        self.blind: Callable[[], bool] = lambda: False
+        """Whether room may be there that can't be seen: our link is down, or a site's failover is frozen."""
 
     def look(self, job: Job, now_ms: int) -> None:
         """Its turn in a round is over: what is still ready found no room."""
@@ -89,6 +94,10 @@ class BrokenGangs:
                 del self._known[job.row.id]
                 self.ledger.deadlines.clear(DUE, job.row.id)
                 over += [job] if self._broken(job) else []
+        if self.blind():
+            for job in over:
+                self._wait(job, now_ms + PATIENCE_MS)
+            return
         over.sort(key=lambda job: (height(job, now_ms), -job.row.created_at, job.row.id))
         giving = (len(over) + 1) // 2
         for job in over[:giving]:

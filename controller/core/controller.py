@@ -156,6 +156,7 @@ class Controller:
         self.rebalance = Rebalance(
             ledger, self.holds, self.placement, self.operators, self.failover, self.explaining, rules, now_ms
         )
+        self.placement.gangs.blind = lambda: not self.liveness.watching or self.failover.blind()
         self.link = BrokerLink(ledger, self.liveness, self.failover, self.rng, now_ms)
         self.renew_due_ms = now_ms + RENEW_MS
         self._handlers = self._table()

@@ -7,6 +7,7 @@ import pytest
 from controller.core.broken_gangs import BROKEN, PATIENCE_MS
 from controller.core.events import TaskExplained, WaitsQueried
 from controller.core.records import AttemptState, Constraint, JobRules
+from protocol.core import Connect, LinkDown
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, RunState, TaskState
 from tests.controller.stages import FULL, Stage
@@ -240,6 +241,25 @@ def test_a_restart_while_the_rest_leaves_places_no_part_of_it(desk):
     desk.decide(gone, "uncordon")
     waits(desk, stage, PATIENCE_MS)
     assert states(desk, "g") == [RUNNING] * 2
+
+
+@pytest.mark.parametrize("why", ["link", "freeze"])
+def test_while_room_can_not_be_seen_nobody_gives_up(desk, why):
+    stage, _ = broken(desk)
+    core = desk.core
+    if why == "link":
+        session = next(e.session for e in reversed(desk.said) if isinstance(e, Connect))
+        desk.feed(LinkDown(session, "gone"))
+        desk.after(2 * PATIENCE_MS)
+    else:
+        core.failover.frozen[99] = 0
+        waits(desk, stage, 2 * PATIENCE_MS)
+    assert states(desk, "g") == [RUNNING, PENDING]
+    assert core.placement.gangs.words(core.ledger.jobs["g"], desk.now)
+    if why == "freeze":
+        del core.failover.frozen[99]
+        waits(desk, stage, PATIENCE_MS + 10_000)
+        assert states(desk, "g") == [PENDING, PENDING]
 
 
 def test_what_could_fit_nowhere_at_all_gives_way_too(desk):
