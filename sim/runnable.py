@@ -230,6 +230,11 @@ def threats(seen: Picture) -> int:
     return max((job.priority for job in restless), default=-1)
 
 
+def in_part(seen: Picture, job: JobRow) -> bool:
+    """Whether it is a gang of which a task is nowhere."""
+    return job.rules.gang and any(seen.tasks[t].state is TaskState.PENDING for t in tasks_of(seen, job))
+
+
 def _restless(seen: Picture, job: JobRow) -> bool:
     if job.kind is JobKind.CRON:
         return True
