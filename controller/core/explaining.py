@@ -170,7 +170,7 @@ class Explaining:
             more = f", and {len(job.waits) - 1} more" if len(job.waits) > 1 else ""
             end = "succeed" if until == "succeeded" else "end"
             return Why(DEPENDENCY, f"waits for job {name} to {end}{more}")
-        most = job.row.rules.parallel_max
+        most = job.row.rules.out_max
         if most and len(job.placed) >= most:
             words = f"waits for its own job: {len(job.placed)} of its tasks are out, parallel_max is {most}"
             return Why(PARALLEL, words)

@@ -58,7 +58,7 @@ class GangRoom:
         if len(places) < job.left:
             since_ms = now_ms - STARVING_HELD_MS  # it is looked for again, but not at every change
         if len(self._since_ms) >= ROUNDS_KNOWN:
-            self._since_ms.clear()
+            del self._since_ms[next(iter(self._since_ms))]  # the oldest
         self._since_ms[job.row.id] = since_ms
         if len(places) < job.left:
             return False

@@ -186,6 +186,7 @@ class Placement:
             waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
             if waiting and self._at_bound(job):  # others of its job took its turn: the room is anybody's
                 self.nominations.end(task.row.id)
+                self.fleet.note_room()
             elif waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
                 job.ready.remove(task.row.id)
                 self.tasks.assign(task, row, picker.share(row), now_ms)
@@ -206,11 +207,13 @@ class Placement:
         # Placed, or its others ended since: what was kept for one is anybody's again.
         for nomination in kept:
             self.nominations.end(nomination.task.row.id)
+        if placed and kept:  # it may stand elsewhere, and those who were barred do not know it
+            self.fleet.note_room()
         return placed
 
     def _at_bound(self, job: Job) -> bool:
         """Whether as many of its tasks are out as may be at a time."""
-        most = job.row.rules.parallel_max
+        most = job.row.rules.out_max
         return bool(most and len(job.placed) >= most)
 
     def _make_room(self, job: Job, now_ms: int) -> None:
@@ -225,8 +228,8 @@ class Placement:
         """Places what fits of a job, up to the budget; how many."""
         if job.daemon:
             return self._place_pinned(job, budget, now_ms)
-        if job.row.rules.parallel_max:
-            budget = min(budget, job.row.rules.parallel_max - len(job.placed))
+        if most := job.row.rules.out_max:
+            budget = min(budget, most - len(job.placed))
         gang = together(self.ledger, job)
         tasks = self._front(job, len(job.ready) if gang else budget)
         if not tasks:

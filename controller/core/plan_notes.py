@@ -55,7 +55,7 @@ class Yielders:
     def _may(self, cohort: Cohort) -> bool:
         """As preemption has it; a gang that stands nowhere asks nobody to leave."""
         row = cohort.job.row
-        at_bound = row.rules.parallel_max and len(cohort.standing) >= row.rules.parallel_max
+        at_bound = row.rules.out_max and len(cohort.standing) >= row.rules.out_max
         return row.priority >= DELTA and not at_bound and not (row.rules.gang and not cohort.standing)
 
     def _learn(self, holdings: Holdings) -> Iterator[int]:

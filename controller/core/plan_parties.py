@@ -335,7 +335,7 @@ class Roster:
 
         return Party(
             units, shadow.signature, row.rules.policy or self.policy, demand, grouping,
-            row.rules.gang, row.rules.parallel_max, len(cohort.standing),
+            row.rules.gang, row.rules.out_max, len(cohort.standing),
         )  # fmt: skip
 
     def forget_columns(self) -> None:

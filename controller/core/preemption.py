@@ -27,7 +27,13 @@ from controller.core.broken_gangs import together
 from controller.core.gang_room import GangRoom
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.nominations import STARVING_HELD_MS, STARVING_MS, Nominations, starved_ms
+from controller.core.nominations import (
+    STARVING_HELD_MS,
+    STARVING_MS,
+    Nomination,
+    Nominations,
+    starved_ms,
+)
 from controller.core.records import AttemptState
 from controller.scheduler.groups import Grouping
 from controller.scheduler.prospects import prospects
@@ -42,6 +48,8 @@ VICTIMS_AT_ONCE = 10
 VICTIMS_SHARE = 0.05
 """Of all reservations; as with drains. A single task may need more, if nobody else is waited for."""
 SEARCHES_PER_ROUND = 64
+SEARCHES_OF_GANG = 16
+"""What one look for room for a gang counts: 13 ms for 200 tasks."""
 STARVING_AT_ONCE = 10
 TRIED_MAX = 1_024
 """What was tried in vain is remembered for so many."""
@@ -92,10 +100,10 @@ class Preemption:
     def wanted(self, job: Job, now_ms: int) -> bool:
         """Whether looking may help at all; asked of every job that fits nowhere, so it must be cheap."""
         rules = job.row.rules
-        if rules.parallel_max and len(job.placed) >= rules.parallel_max:
+        if rules.out_max and len(job.placed) >= rules.out_max:
             return False
         if rules.gang and together(self.ledger, job):
-            return self.gang_room.wanted(job, now_ms)
+            return self.gang_room.wanted(job, now_ms) and self._may_search(job)
         return self._may_preempt(job) or self._starves(job, now_ms)
 
     def _may_preempt(self, job: Job) -> bool:
@@ -104,6 +112,10 @@ class Preemption:
             return False
         if self._vain.get((job.signature, job.row.priority)) == self.fleet.room_generation:
             return False
+        return self._may_search(job)
+
+    def _may_search(self, job: Job) -> bool:
+        """Whether the round has a search left; who finds none is looked at in the next."""
         if self._searches <= 0:
             self.put_off.append(job)
         return self._searches > 0
@@ -122,13 +134,14 @@ class Preemption:
     def seek(self, job: Job, demand: Demand, grouping: Grouping | None, now_ms: int) -> None:
         """Makes room for tasks of a job that fit nowhere, one after the other, or has it waited for."""
         if together(self.ledger, job):
+            self._searches -= SEARCHES_OF_GANG
             self.gang_room.keep(job, demand, grouping, now_ms)
             return
         promised = self.nominations.of(job)
         if grouping is not None:
             for nomination in promised:
                 grouping.placed(nomination.row)
-        most = job.row.rules.parallel_max or len(job.ready) + len(job.placed)
+        most = job.row.rules.out_max or len(job.ready) + len(job.placed)
         most -= len(job.placed) + len(promised)
         ready = list(job.ready)
         for at in range(self._resume.pop(job.row.id, 0), len(ready)):
@@ -178,13 +191,17 @@ class Preemption:
 
     def _preempt(self, seeker: Seeker, now_ms: int) -> bool:
         job = seeker.task.job
-        choice = self._cheapest(seeker, now_ms) or self._instead_of_gang(seeker, now_ms)
+        choice, instead = self._cheapest(seeker, now_ms), list[Nomination]()
+        if choice is None:
+            choice, instead = self._instead_of_gang(seeker, now_ms)
         if choice is None:
             return False
         there = self._endable(choice.row)
         victims = [there[i] for i in choice.victims]
         if not self._within_budget(len(victims)):
             return False
+        for nomination in instead:
+            self.nominations.end(nomination.task.row.id)
         going = [*victims, *(a for a in there if a.row.state is AttemptState.REMOVED)]
         share = share_after(self.fleet.view, seeker.demand, choice.row, [a.share for a in going])
         until_ms = now_ms + max((self._gone_ms(a) for a in going), default=HEARTBEAT_MS)
@@ -194,8 +211,8 @@ class Preemption:
         self.holds.remove(victims, f"preempted by {job.row.id}", now_ms)
         return True
 
-    def _instead_of_gang(self, seeker: Seeker, now_ms: int) -> Yielding | None:
-        """As `_cheapest`, where room is kept for a gang far enough below: then that is over."""
+    def _instead_of_gang(self, seeker: Seeker, now_ms: int) -> tuple[Yielding | None, list[Nomination]]:
+        """As `_cheapest`, where room is kept for a gang far enough below; and what is over then."""
         job = seeker.task.job
         kept = [
             n
@@ -203,14 +220,12 @@ class Preemption:
             if n.task.job.row.priority <= job.row.priority - DELTA and n.yields_to(job, now_ms)
         ]
         if not kept:
-            return None
+            return None, []
         self.nominations.lift(kept)
         choice = self._cheapest(seeker, now_ms)
         self.nominations.restore(kept)
-        if choice is not None and any(n.row == choice.row for n in kept):
-            for nomination in kept:
-                self.nominations.end(nomination.task.row.id)
-        return choice
+        taken = choice is not None and any(n.row == choice.row for n in kept)
+        return choice, kept if taken else []
 
     def _cheapest(self, seeker: Seeker, now_ms: int) -> Yielding | None:
         view, job = self.fleet.view, seeker.task.job

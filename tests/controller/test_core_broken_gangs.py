@@ -307,3 +307,15 @@ def test_grouping_holds_for_the_replacement_and_for_the_whole(desk):
             desk.decide(device, "drain")
     waits(desk, stage, PATIENCE_MS + 20_000)
     assert states(desk, "g") == [PENDING, PENDING]
+
+
+def test_a_bound_of_as_many_as_it_has_keeps_no_lost_one_from_its_place(desk):
+    """Its old run, which nobody hears, stands beside its successor for a while."""
+    stage = Stage(desk, 4)
+    rules = JobRules(gang=True, parallel_max=2)
+    desk.placed(job="g", count=2, needs=FULL, guarantee=Guarantee.AT_LEAST_ONE, rules=rules)
+    stage.run_all()
+    del stage.numbers[desk.task("g.1").device]
+    waits(desk, stage, 2 * PATIENCE_MS)
+    assert states(desk, "g") == [RUNNING] * 2
+    assert (desk.task("g.0").attempt, desk.task("g.1").attempt) == (1, 2)

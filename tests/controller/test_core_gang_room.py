@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from controller.core.events import TaskExplained
+from controller.core.gang_room import GangRoom
 from controller.core.nominations import STARVING_HELD_MS, STARVING_MS
+from controller.core.placement import Placement
+from controller.core.preemption import SEARCHES_OF_GANG, SEARCHES_PER_ROUND
+from controller.core.queue import height
 from controller.core.records import Constraint, JobRules
 from protocol.resources import Resources
 from protocol.tasks import JobKind, RunState, TaskState
@@ -256,3 +260,68 @@ def test_a_daemons_task_keeps_room_on_its_own_device_alone_and_by_its_own_time(d
     desk.placed(job="b4", needs=FULL)
     new = [t for t in desk.core.ledger.tasks.values() if t.row.pin == "d4"]
     assert [desk.core.nominations.nominated_for(t.row.id) for t in new] == [None]
+
+
+def still(desk, stage, ms):
+    until = desk.now + ms
+    while desk.now < until:
+        desk.after(min(2_000, until - desk.now))
+        for device in stage.numbers:
+            stage.report(device)
+
+
+def test_many_that_fit_nowhere_are_looked_for_a_few_in_a_round(desk, monkeypatch):
+    looks, stage = [0], Stage(desk, 2)
+    stage.filled("low")
+    for number in range(60):
+        desk.submit(job=f"g{number:02}", count=5, needs=FULL, rules=GANG)
+    places = GangRoom._places
+
+    def counted(self, *given):
+        looks[-1] += 1
+        return places(self, *given)
+
+    def run(self, now_ms):
+        looks.append(0)
+        once(self, now_ms)
+
+    once = Placement.run
+    monkeypatch.setattr(GangRoom, "_places", counted)
+    monkeypatch.setattr(Placement, "run", run)
+    still(desk, stage, STARVING_MS + 10_000)
+    desk.decide("d2", "cordon")
+    desk.decide("d2", "uncordon")
+    still(desk, stage, 4_000)
+    assert sum(looks) == 60, "each was looked for once, and no turn came again yet"
+    assert max(looks) == SEARCHES_PER_ROUND // SEARCHES_OF_GANG
+
+
+def test_room_that_a_gang_did_not_need_is_told_to_who_waits_for_it(desk):
+    stage = Stage(desk, 0)
+    for device in ("d1", "d2"):
+        stage.join(device, labels={"k": device})
+    on = {d: (Constraint("label.k", "=", d),) for d in ("d1", "d2")}
+    owner = {"d1": "up", "d2": "z"}  # so that z holds more than a, whose turn is before the gang's
+    for device in on:
+        desk.placed(
+            job=f"busy-{device}", needs=FULL, constraints=on[device], rules=JobRules(owner=owner[device])
+        )
+    stage.run_all()
+    desk.placed(job="g", count=2, needs=FULL, rules=JobRules(gang=True, owner="z"))
+    still(desk, stage, STARVING_MS + 5_000)
+    desk.decide("d2", "cordon")
+    desk.decide("d2", "uncordon")
+    still(desk, stage, 2_000)
+    core = desk.core
+    assert len(core.nominations.kept_together()) == 2
+    desk.cancel("busy-d1")
+    still(desk, stage, 3_000)
+    high = height(core.ledger.jobs["g"], desk.now)
+    desk.placed(job="x", needs=FULL, priority=high, constraints=on["d1"], rules=JobRules(owner="a"))
+    assert stage.where("x.0") != "d1", "it is kept for the gang"
+    stage.join("d3", room=Resources(80_000, 80_000, 80_000, 0))
+    for _ in range(3):  # heartbeats alone: what runs report frees room, and would have told it
+        for device in stage.numbers:
+            stage.beat(device)
+        desk.after(2_000)
+    assert [stage.where("g.0"), stage.where("g.1"), stage.where("x.0")] == ["d3", "d3", "d1"]
