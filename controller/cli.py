@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(config: Path | None, assignments: list[str]) -> int:
+    from difflib import get_close_matches
+
     from controller.config import load_config
     from controller.scheduler.policies import NAMES
     from live.logs import capture_logging, setup_logs
@@ -49,10 +51,11 @@ def _run(config: Path | None, assignments: list[str]) -> int:
         return _fail(USAGE, str(error))
     except OSError as error:
         return _fail(USAGE, f"can't read {config}: {error.strerror}")
-    if settings.controller.policy not in NAMES:
-        return _fail(
-            USAGE, f"controller.policy: {settings.controller.policy!r} is none of {', '.join(NAMES)}"
-        )
+    policy = settings.controller.policy
+    if policy not in NAMES:
+        near = get_close_matches(policy, NAMES, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        return _fail(USAGE, f"controller.policy: {policy!r} is none of {', '.join(NAMES)}{meant}")
     setup_logs(level=settings.controller.log_level, as_json=settings.controller.log_json)
     capture_logging()
     return _serve(settings)

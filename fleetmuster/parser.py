@@ -353,9 +353,10 @@ def _add_changes(change: Options) -> None:
     change.add_argument("id", metavar="JOB")
     change.add_argument("--count", type=_whole(1), metavar="N", help="so many tasks in all")
     change.add_argument("--policy", metavar="NAME", help="how devices are chosen; '': the fleet's")
-    _add_listed(change, "--constraint", _value(parse_constraint), "'A=V'", "instead of all that it has")
+    instead = "instead of all that it has"
+    _add_listed(change, "--constraint", _value(parse_constraint), "'A=V'", f"{instead}, distinct_device too")
     change.add_argument("--no-constraints", action="store_true", help="it has none")
-    _add_listed(change, "--tolerate", _value(str), "KEY[=VALUE][:EFFECT]", "instead of all that it has")
+    _add_listed(change, "--tolerate", _value(str), "KEY[=VALUE][:EFFECT]", instead)
     change.add_argument("--no-tolerations", action="store_true", help="it has none")
     _add_quantities(change, "task")
 

@@ -67,4 +67,5 @@ class RemotePlan(TypedDict, total=False):
     before: RoomLine | None
     after: RoomLine | None
     more: list[MoreLine] | None
+    notes: list[str] | None
     survival: SurvivalLine | None

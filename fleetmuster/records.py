@@ -202,6 +202,7 @@ class RemoteExplanation(TypedDict, total=False):
     reason: str | None
     policy: str | None
     remedies: list[RemedyLine] | None
+    chosen: list[ScoreLine] | None
 
 
 class RemoteAccelerator(TypedDict, total=False):

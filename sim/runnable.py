@@ -93,13 +93,25 @@ class Search:
     def finds(self) -> bool:
         """Whether the task could be placed now, with all its gang; if need be in place of lower ones."""
         open_tasks = tasks_of(self.seen, self.job)
-        gang = self.job.rules.gang and not self.seen.held.get(self.job.id)
-        if gang and any(_pauses(self.world, t) for t in open_tasks):
+        gang = self.job.rules.gang and not self._stands()
+        if gang and not all(map(self._ready, open_tasks)):
             return False
         needed = len(open_tasks) if gang else 1
         if self._together(lambda row: self._fitting(row, preempting=False)) >= needed:
             return True
         return not gang and self._together(lambda row: self._fitting(row, preempting=True)) > 0
+
+    def _stands(self) -> bool:
+        """Whether some task of the job is placed by an attempt that isn't on its way out."""
+        for key in self.seen.held.get(self.job.id, ()):
+            task = self.seen.tasks[key.task]
+            placed = task.attempt == key.attempt and task.state is not TaskState.PENDING
+            if placed and self.seen.attempts[key].state is not AttemptState.REMOVED:
+                return True
+        return False
+
+    def _ready(self, task: str) -> bool:
+        return self.seen.tasks[task].state is TaskState.PENDING and not _pauses(self.world, task)
 
     def _together(self, fitting: Callable[[DeviceRow], int]) -> int:
         """How many of the job fit on all devices that take it, within what it demands of them together."""
@@ -153,7 +165,8 @@ class Search:
                 reserved.add(self.seen.taken(attempt))
         core = self.world.core
         for promise in core.nominations.by_task.values():
-            if promise.task is self.task or core.ledger.fleet.names[promise.row] != row.device:
+            own = promise.task.job is self.task.job if self.job.rules.gang else promise.task is self.task
+            if own or core.ledger.fleet.names[promise.row] != row.device:
                 continue
             if promise.share.accelerators or preempting:
                 return 0
@@ -215,6 +228,11 @@ def threats(seen: Picture) -> int:
     job's. Below -1 there is none."""
     restless = [job for job in seen.jobs.values() if job.state is JobState.OPEN and _restless(seen, job)]
     return max((job.priority for job in restless), default=-1)
+
+
+def in_part(seen: Picture, job: JobRow) -> bool:
+    """Whether it is a gang of which a task is nowhere."""
+    return job.rules.gang and any(seen.tasks[t].state is TaskState.PENDING for t in tasks_of(seen, job))
 
 
 def _restless(seen: Picture, job: JobRow) -> bool:

@@ -15,7 +15,7 @@ from protocol.tasks import JobKind, TaskState
 from sim.checking.levelling import movable
 from sim.checking.placement import DELTA
 from sim.ears import understand
-from sim.runnable import Waits, missing_daemons, threats
+from sim.runnable import Waits, in_part, missing_daemons, threats
 from sim.world import FLEET, World
 
 
@@ -61,7 +61,8 @@ def accused(world: World, cloned: Collection[str]) -> tuple[str, ...]:
 
 def steady(world: World, lease_ms_min: int = 0, but: Collection[str] = ()) -> Assigned:
     """Tasks that run and have no reason to change, but to end well: neither one of their own, nor a job of a
-    higher priority that may need their room, nor the balance of a fleet that levels itself.
+    higher priority that may need their room, nor the balance of a fleet that levels itself, nor a gang of
+    theirs that is broken: its rest gives its room up.
 
     `lease_ms_min`: shorter leases are left out, because what comes may outlast them.
     `but`: nothing of these devices.
@@ -73,7 +74,7 @@ def steady(world: World, lease_ms_min: int = 0, but: Collection[str] = ()) -> As
         forever = "--ms" not in job.spec.command
         ends_well = job.kind is JobKind.BATCH and job.spec.command[-1] == "0"
         stays = job.desired != CANCELLED and job.lease_ms >= lease_ms_min
-        stays = stays and not (levelled and movable(job))
+        stays = stays and not (levelled and movable(job)) and not in_part(world.checkers.seen, job)
         stays = stays and (job.priority > threat - DELTA or job.kind is JobKind.DAEMON)
         if task.state is TaskState.RUNNING and (forever or ends_well) and stays and task.device not in but:
             found[task.id] = (task.device, task.attempt)

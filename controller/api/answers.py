@@ -14,6 +14,7 @@ from controller.api.shapes import (
     AcceleratorShape,
     AffinityShape,
     AttemptShape,
+    ChosenShape,
     ConstraintShape,
     DependencyShape,
     DeviceShape,
@@ -199,6 +200,7 @@ def explain_shape(view: ExplainView) -> ExplainShape:
         reason=view.reason,
         policy=view.policy,
         remedies=[remedy_shape(remedy) for remedy in view.remedies],
+        chosen=[ChosenShape(device=s.device, score=s.score) for s in view.chosen],
     )
 
 

@@ -70,6 +70,7 @@ class PlanShape(TypedDict):
     before: RoomShape
     after: RoomShape
     more: list[MoreShape]
+    notes: list[str]
     survival: SurvivalShape | None
 
 
@@ -84,6 +85,7 @@ def plan_shape(view: PlanView, survive: int) -> PlanShape:
         before=_room(view.before),
         after=_room(view.after),
         more=[MoreShape(job=more.job, copies=more.copies) for more in view.more],
+        notes=view.notes,
         survival=_survival(view, survive) if survive else None,
     )
 

@@ -164,6 +164,13 @@ class ScoreShape(TypedDict):
     parts: dict[str, float]
 
 
+class ChosenShape(TypedDict):
+    """A device and its score when the task was placed."""
+
+    device: str
+    score: float
+
+
 class RemedyShape(TypedDict):
     """One change after which a pending task would be placed."""
 
@@ -187,6 +194,7 @@ class ExplainShape(TypedDict):
     reason: str
     policy: str
     remedies: list[RemedyShape]
+    chosen: list[ChosenShape]
 
 
 class DocumentShape(TypedDict):

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from controller.core.broken_gangs import DUE as BROKEN_GANG_DUE
 from controller.core.broker_link import BrokerLink
 from controller.core.claims import NONSENSE, doubt_of
 from controller.core.commands import Commands
@@ -155,6 +156,7 @@ class Controller:
         self.rebalance = Rebalance(
             ledger, self.holds, self.placement, self.operators, self.failover, self.explaining, rules, now_ms
         )
+        self.placement.gangs.blind = lambda: not self.liveness.watching or self.failover.blind()
         self.link = BrokerLink(ledger, self.liveness, self.failover, self.rng, now_ms)
         self.renew_due_ms = now_ms + RENEW_MS
         self._handlers = self._table()
@@ -394,6 +396,7 @@ class Controller:
             "expired": self.jobs.on_expired,
             "cron": self.cron.on_due,
             NOMINATION_DUE: lambda key, now: self.nominations.on_due(key),
+            BROKEN_GANG_DUE: self.placement.gangs.on_due,
             "freeze": self.failover.on_freeze_due,
             "lost": lambda key, now: self.failover.step(now),
             "command": lambda key, now: self.commands.on_due(key),

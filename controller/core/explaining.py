@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from controller.core.broken_gangs import together
 from controller.core.conditions import of_group
 from controller.core.failover import Failover
 from controller.core.ledger import Job, Ledger, Task
+from controller.core.near_names import unknown_names
 from controller.core.placement import Placement
 from controller.core.remedy_words import RemedyWords
 from controller.core.views import ExplainView, FilterView, RemedyView, ScoreView, WaitsView
@@ -61,9 +64,14 @@ class Explaining:
         picker = self.placement.picker(task.job)
         found = self._pending(task, picker)
         held = self.held(task, now_ms)
-        if held is None and _together(task.job):
+        if held is None and self._together(task.job):
             found = self._whole(task.job, picker, found)
-        view = self._view(task, picker, found, held.words if held else found.summary)
+        elif held is None and (broken := self.placement.gangs.words(task.job, now_ms)):
+            found = replace(found, summary=f"{broken}; {found.summary}", code=GANG)
+        words = [held.words if held else found.summary]
+        if not found.candidates:
+            words += unknown_names(self.fleet, task.job.row.spec, self._present())
+        view = self._view(task, picker, found, "; ".join(words))
         view.reason = held.code if held else found.code
         if held:
             view.remedies = []  # whatever changes, it waits
@@ -86,7 +94,8 @@ class Explaining:
             key = (task.job.signature, own)
             if key not in known:
                 picker = self.placement.picker(task.job)
-                words = self._briefly(task.job, picker) if _together(task.job) else ""
+                words = self._briefly(task.job, picker) if self._together(task.job) else ""
+                words = words or self.placement.gangs.words(task.job, now_ms)
                 known[key] = words or self._pending(task, picker).summary
             reasons[task_id] = known[key]
         return WaitsView(reasons)
@@ -107,7 +116,10 @@ class Explaining:
         if grouping is not None and attempt is not None:
             grouping.unplaced(attempt.device)
         found = explain(picker, grouping, self._only(task), self._present())
-        return self._view(task, picker, found, f"placed on {row.device}{self._silent(row.device)}")
+        shown = self._view(task, picker, found, f"placed on {row.device}{self._silent(row.device)}")
+        if attempt is not None:
+            shown.chosen = [ScoreView(self.fleet.names[at], score) for at, score in attempt.tops]
+        return shown
 
     def _silent(self, device: str) -> str:
         row = self.fleet.index.get(device, NO_DEVICE)
@@ -147,6 +159,9 @@ class Explaining:
         if (nomination := self.placement.nominations.by_task.get(task.row.id)) is not None:
             device, runs = self.fleet.names[nomination.row], len(nomination.victims)
             end = f"{runs} of its runs to end" if runs else "what runs there to end"
+            if nomination.together:
+                words = f"room for all of its gang is kept, its own on {device}; waits for {end}"
+                return Why(NOMINATED, words)
             return Why(NOMINATED, f"room on {device} is set aside for it; waits for {end}")
         return self._job_held(task.job)
 
@@ -155,7 +170,7 @@ class Explaining:
             more = f", and {len(job.waits) - 1} more" if len(job.waits) > 1 else ""
             end = "succeed" if until == "succeeded" else "end"
             return Why(DEPENDENCY, f"waits for job {name} to {end}{more}")
-        most = job.row.rules.parallel_max
+        most = job.row.rules.out_max
         if most and len(job.placed) >= most:
             words = f"waits for its own job: {len(job.placed)} of its tasks are out, parallel_max is {most}"
             return Why(PARALLEL, words)
@@ -184,6 +199,10 @@ class Explaining:
             return fit, None
         why = why_none(view, picker.demand, grouping, present=self._present())
         return fit, Why(GANG, f"{_only(fit)} of its gang of {job.left} fit at once; the next {why.words}")
+
+    def _together(self, job: Job) -> bool:
+        """Whether it is a gang that is placed as a whole, or not at all."""
+        return job.left > 1 and together(self.ledger, job)
 
     def _briefly(self, job: Job, picker: Picker) -> str:
         """As `_gang`, for a page of many: counted where counting tells, as picks take their time."""
@@ -237,6 +256,8 @@ class Explaining:
                 counts[HELD_BACK] += len(job.ready)
             elif held := self._job_held(job):
                 counts[held.code] += len(job.ready)
+            elif self.placement.gangs.words(job, now_ms):
+                counts[GANG] += len(job.ready)
             else:
                 counts[self._reason(job, looks)] += len(job.ready)
         counts[DEPENDENCY] += sum(job.left for job in self.ledger.jobs.values() if job.waits)
@@ -252,7 +273,7 @@ class Explaining:
             picker = self.placement.picker(job)
             grouping = self.requests.grouping(job, picker.able())
             able = picker.able() if grouping is None else picker.able() & grouping.allows()
-            if _together(job):
+            if self._together(job):
                 code = GANG
             elif not able.any():
                 code = why_none(self.fleet.view, picker.demand, grouping, present=self._present()).code
@@ -264,11 +285,6 @@ class Explaining:
 
 def _only(fit: int) -> str:
     return f"only {fit}" if fit else "none"
-
-
-def _together(job: Job) -> bool:
-    """Whether it is a gang that is placed as a whole, or not at all."""
-    return job.row.rules.gang and not job.placed and job.left > 1
 
 
 def _of_its_own(job: Job) -> bool:

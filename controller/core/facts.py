@@ -66,6 +66,12 @@ class Facts:
         again = [known.setdefault(values[0], len(known)) if values else -1 for values in names]
         return np.array(again, np.int64)[found], list(known)
 
+    def values(self, attribute: str, rows: Ints) -> list[str]:
+        """Every value that one of these devices has, sorted."""
+        column = self._column(attribute)
+        had = np.flatnonzero(np.bincount(column.codes()[rows])).tolist()
+        return sorted({value for code in had for value in column.names[code]})
+
     def bearings(self, tolerations: tuple[str, ...]) -> tuple[Flags, Floats, Flags]:
         """Columns: may be placed there; how much speaks against it, 0 to below 1; has to leave."""
         column = self._column(_TAINTS)

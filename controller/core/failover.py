@@ -219,6 +219,10 @@ class Failover:
     def _name(self, site: int) -> str:
         return next(n for n, i in self.fleet.sites.items() if i == site)
 
+    def blind(self) -> bool:
+        """Whether some silence is taken for the network's, or our own."""
+        return self.deaf or bool(self.frozen)
+
     def _storm(self, site: int, now_ms: int, since_ms: int) -> bool:
         """Whether too many devices of the site are silent that were lost after `since_ms`."""
         lost, living = self._silent(site, since_ms)

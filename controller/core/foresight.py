@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, repeat
 
 from controller.core.changes import DrainChange, GrowthChange, JobChange, LossChange, SubmitChange
 from controller.core.effects import Reply
@@ -21,6 +22,7 @@ from controller.core.ledger import Ledger
 from controller.core.outlook import Outlook
 from controller.core.placement import Placement
 from controller.core.plan_faults import fault_of_plan
+from controller.core.plan_notes import Yielders, replaced
 from controller.core.plan_parties import Cohort, Roster, Wave
 from controller.core.plan_views import MoreView, PlannedTask, PlanView, RoomView, SiteLossView
 from controller.core.views import RefusalView
@@ -88,6 +90,7 @@ class _Plan:
     def __init__(
         self, ledger: Ledger, outlook: Outlook, placement: Placement, event: PlanAsked, now_ms: int
     ) -> None:
+        self.ledger = ledger
         self.outlook = outlook
         self.event = event
         self.trial = Trial(ledger.fleet.view, placement.popularity, placement.policies)
@@ -95,6 +98,8 @@ class _Plan:
         self.roster = Roster(ledger, outlook, placement.policy, now_ms, self._concerned())
         self.view = PlanView(dict.fromkeys(_COUNTS, 0), before, before)
         self.homeless: list[tuple[Cohort, list[Unit]]] = []
+        self.breaking: dict[str, Unit] = {}
+        """By job, the first of its tasks that find no place."""
 
     def work(self) -> Iterator[int]:
         """Does it all; yields what each step cost."""
@@ -107,8 +112,10 @@ class _Plan:
         self.roster.add_daemons_on_added()
         yield from self._settle()
         self.view.after = _room_view(self.trial.room())
-        for cohort in self.roster.asked:
-            self.view.more.append(MoreView(cohort.name, self.trial.more(self.roster.party(cohort, []))))
+        yield from self._count_more()
+        yield from Yielders(self.ledger, self.outlook, self.roster, self.trial).notes(
+            self.breaking, self.view.notes
+        )
         if self.event.survive:
             yield from self._survive()
 
@@ -133,6 +140,7 @@ class _Plan:
         elif isinstance(change, LossChange):
             rows = self._named(change)
             self.trial.lose(rows)
+            self.outlook.lose(rows)
             self.homeless += self._take_off(rows, self.trial)
         elif isinstance(change, JobChange):
             self._change_job(change)
@@ -165,6 +173,8 @@ class _Plan:
 
     def _change_job(self, change: JobChange) -> None:
         """Tasks that still fit where they are stay there; the others look for a place."""
+        before = self.roster.cohort(self.ledger.jobs[change.job]).job.row
+        self.view.notes += replaced(before, change.of(before))
         found = self.roster.change_job(change, self.trial)
         cohort, counts = found.cohort, self.view.counts
         counts["ended"] += found.ended
@@ -200,10 +210,24 @@ class _Plan:
         waves = self.roster.in_order([*self.homeless, *self.roster.waiting()])
         self.view.counts["left_out"] = self.roster.left_out
         for wave in waves:
-            landings = self.trial.place(self.roster.party(wave.first, wave.units))
-            for cohort, landing in zip(wave.owners, landings, strict=True):
-                self._note(cohort, landing)
+            party = self.roster.party(wave.first, wave.units)
+            party.kin = self.roster.kin(wave.first)
+            owners = chain(wave.owners, repeat(wave.first))
+            for at, landing in enumerate(self.trial.place(party)):
+                if at >= len(wave.units):
+                    self.roster.fall(wave.first, landing.unit)
+                    self.view.counts["stayed"] -= 1
+                self._note(next(owners), landing)
             yield self._cost_us(wave) + 10 * len(wave.units)
+
+    def _count_more(self) -> Iterator[int]:
+        """Where a task of the job finds no place there is room for none; a daemon has one on each device."""
+        for cohort in self.roster.asked:
+            if not cohort.daemon:
+                none = cohort.name in self.breaking
+                more = 0 if none else self.trial.more(self.roster.party(cohort, []))
+                self.view.more.append(MoreView(cohort.name, more))
+                yield 1_000 + self.outlook.count
 
     def _cost_us(self, wave: Wave) -> int:
         units, count = len(wave.units), self.outlook.count
@@ -223,6 +247,7 @@ class _Plan:
         reason, words = (why.code, why.words) if why else ("", "")
         if device or (cohort.asked and reason != PARALLEL):
             view.reasons[reason] = view.reasons.get(reason, 0) + 1
+            self.breaking.setdefault(cohort.name, unit)
             _enter(
                 view, "broken", view.broken, PlannedTask(unit.name, cohort.name, device, "", reason, words)
             )

@@ -16,6 +16,7 @@ from controller.core.deadlines import Deadlines
 from controller.core.fleet import Fleet
 from controller.core.records import AttemptRow, AuditRow, DeviceRow, FleetRow, JobRow, JobState, Row, TaskRow
 from controller.core.shares import read_share
+from controller.scheduler.pick import Tops
 from controller.scheduler.view import NOTHING, Demand, Share
 from protocol.core import Effect, Note, Publish
 from protocol.messages import Message
@@ -96,6 +97,8 @@ class Task:
     failures_here: int = 0
     """Own failures in a row on one device."""
     expired: bool = False
+    ready_ms: int = 0
+    """Since when it may be placed, if it may."""
     assigned_ms: int = 0
     started_ms: int = 0
     quick_losses: int = 0
@@ -121,6 +124,8 @@ class Attempt:
     """What of its device is reserved for it."""
     started_ms: int = 0
     """When it was first shown as started; for one of before a take-over, when that was."""
+    tops: Tops = field(default=(), compare=False)
+    """The best devices and their scores when it was placed; empty where nobody asked then."""
 
     @property
     def id(self) -> AttemptId:

@@ -7,6 +7,8 @@ people counts it as one. Who stands above the nominee may have it: by priority a
 nominee that preempts, and by priority and waiting time, as in the queue, against one that
 starved, because that is how it came to be first.
 
+A gang that starved has room for each of its tasks (`gang_room`), and they share one fate.
+
 Rule of this file: it alone sets room aside, and every promise ends: when its task is
 placed or over, when its device is shut, or when its time is up. A restart forgets them
 all; what is leaving then still leaves, and who needs it asks again.
@@ -25,6 +27,9 @@ from protocol.tasks import AttemptId, TaskState
 
 DUE = "nomination"
 """Kind of deadline, by task."""
+STARVING_MS = 300_000
+STARVING_HELD_MS = 600_000
+"""A device that did not become empty enough in ten minutes is given back, and another one tried."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,8 @@ class Nomination:
     share: Share
     victims: tuple[AttemptId, ...]
     starving: bool
+    together: bool = False
+    """Whether it is one of those of a whole gang."""
     aside: bool = False
     """Whether its room is set aside at the moment."""
 
@@ -78,20 +85,33 @@ class Nominations:
     def starving(self) -> int:
         return len(self.by_task) - sum(self._priorities.values())
 
+    def kept_together(self) -> list[Nomination]:
+        """What is kept for a whole gang; there is one at a time."""
+        return [n for n in self.by_task.values() if n.together]
+
+    def kept_singly(self) -> int:
+        """For how many single tasks a device is kept because they starve."""
+        return sum(n.starving and not n.together for n in self.by_task.values())
+
+    def bars(self, row: int) -> bool:
+        return any(n.row == row and (n.aside or not n.together) for n in self.by_task.values())
+
     def bar(self, rows: Flags) -> Flags:
-        """These devices but for those with a promise: one at a time is enough."""
+        """These devices but for those with a promise: one at a time is enough. A gang's that is lifted
+        at the moment bars nobody."""
         for nomination in self.by_task.values():
-            rows[nomination.row] = False
+            if nomination.aside or not nomination.together:
+                rows[nomination.row] = False
         return rows
 
     # ------------------------------------------------------------- begin and end
 
     def nominate(
         self, task: Task, row: int, share: Share, until_ms: int,
-        victims: tuple[AttemptId, ...] = (), starving: bool = False,
+        victims: tuple[AttemptId, ...] = (), starving: bool = False, together: bool = False,
     ) -> None:  # fmt: skip
         """Sets room aside for a task that has no promise yet."""
-        nomination = Nomination(task, row, share, victims, starving)
+        nomination = Nomination(task, row, share, victims, starving, together)
         self._enter(nomination, 1)
         self._set_aside(nomination)
         self.ledger.deadlines.set(DUE, task.row.id, until_ms)
@@ -137,6 +157,7 @@ class Nominations:
                 not known
                 or not (nomination.task.row.state is TaskState.PENDING or nomination.of_move)
                 or not self.fleet.view.open[nomination.row]
+                or (nomination.together and not self.fleet.view.online[nomination.row])
             ):
                 self.end(id)
 
@@ -161,9 +182,13 @@ class Nominations:
     def lifted_of(self, task: str) -> list[Nomination]:
         """Gives back what is set aside for this task, until `restore`."""
         found = [n for n in (self.by_task.get(task),) if n is not None and n.aside]
-        for nomination in found:
+        return self.lift(found)
+
+    def lift(self, some: list[Nomination]) -> list[Nomination]:
+        """Gives back what is set aside by these, until `restore`."""
+        for nomination in some:
             self._give_back(nomination)
-        return found
+        return some
 
     def restore(self, lifted: list[Nomination]) -> None:
         """Sets aside again what still counts."""
@@ -188,3 +213,8 @@ class Nominations:
         if nomination.aside:
             nomination.aside = False
             self.fleet.give_back(nomination.row, nomination.share, nomination.task.job.demand.entry_bytes)
+
+
+def starved_ms(job: Job, now_ms: int) -> int:
+    """How long it has waited for room since it got something."""
+    return 0 if job.ready_ms is None else now_ms - max(job.ready_ms, job.assigned_ms)

@@ -8,6 +8,8 @@ Rejected: new columns over all devices (10,000 records are read again for one th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from controller.core.facts import Facts
@@ -29,6 +31,7 @@ class Outlook:
         self._facts = Facts(self.added)
         self._sites = dict(fleet.sites)
         self._site: list[int] = fleet.site[: self.known].tolist()
+        self._lost: dict[int, None] = {}
 
     @property
     def facts(self) -> Outlook:
@@ -59,6 +62,10 @@ class Outlook:
         view.online[row] = view.open[row] = view.fit[row] = True
         return row
 
+    def lose(self, rows: Iterable[int]) -> None:
+        """They are gone, and no part of their sites any more."""
+        self._lost |= dict.fromkeys(rows)
+
     def name(self, row: int) -> str:
         return self.fleet.names[row] if row < self.known else self.added[row - self.known].device
 
@@ -81,14 +88,19 @@ class Outlook:
 
     def sites(self) -> dict[str, int]:
         """Number by name, of sites that a device has."""
-        there = dict.fromkeys(self._site)
+        there = dict.fromkeys(np.array(self._site, np.int64)[self._there()].tolist())
         return {name: number for name, number in self._sites.items() if number in there}
 
     def site_rows(self, number: int) -> Ints:
-        """Devices of a site that were not removed."""
-        here = np.array(self._site, np.int64) == number
-        here[: self.known] &= ~self.fleet.removed[: self.known]
-        return np.flatnonzero(here)
+        """Devices of a site."""
+        return np.flatnonzero((np.array(self._site, np.int64) == number) & self._there())
+
+    def _there(self) -> Flags:
+        """Devices that were neither removed nor lost."""
+        there: Flags = np.ones(self.count, np.bool_)
+        there[: self.known] = ~self.fleet.removed[: self.known]
+        there[list(self._lost)] = False
+        return there
 
     # ------------------------------------------------------------- facts, as the fleet's
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.core.broken_gangs import BrokenGangs, together
 from controller.core.condition import Condition
 from controller.core.conditions import of_group
 from controller.core.ledger import Job, Ledger, Task
@@ -17,12 +18,12 @@ from controller.core.requests import Requests
 from controller.core.rules import Rules
 from controller.core.tasks import Tasks
 from controller.scheduler.groups import Grouping
-from controller.scheduler.pick import NO_DEVICE, Bases, Picker
+from controller.scheduler.pick import NO_DEVICE, Bases, Picker, Tops
 from controller.scheduler.pickers import Pickers
 from controller.scheduler.policies import ADAPTIVE, resolve
 from controller.scheduler.popularity import Popularity, kind_of
 from controller.scheduler.view import Share, View
-from protocol.tasks import TaskState
+from protocol.tasks import AttemptId, TaskState
 
 GATHER_MS = 3
 """From a submit to its placement: what arrives meanwhile shares one round and one commit."""
@@ -32,6 +33,8 @@ LOOKS_PER_MS = 50_000
 LOOK_DEVICES_LEAST = 5_000
 """A look at fewer costs as much."""
 PLACEMENTS_PER_ROUND = 5_000
+FEW = 8
+"""So many equal tasks are picked one by one, and what spoke for each device then is kept."""
 IN_VAIN_FEW = 64
 """So many kinds that fit nowhere are looked at without a thought."""
 
@@ -45,6 +48,7 @@ class Placement:
         self.ledger = ledger
         self.preemption = preemption
         self.nominations = preemption.nominations
+        self.gangs = BrokenGangs(ledger, preemption.holds, preemption.nominations)
         self.fleet = ledger.fleet
         self.tasks = tasks
         self.condition = condition
@@ -90,7 +94,7 @@ class Placement:
         queue = Queue(self.ledger, self._waiting(), now_ms)
         budget, in_vain = PLACEMENTS_PER_ROUND, 0
         while (job := queue.next()) is not None:
-            turn = min(budget, queue.turn())
+            turn = min(budget, queue.turn(job, self._room_for))
             alike = [job, *queue.alike(job, turn)] if self._mergeable(job) else [job]
             placed = (
                 self._place_alike(alike, turn, now_ms)
@@ -106,6 +110,7 @@ class Placement:
                     self._make_room(one, now_ms)
                 elif placed and one.blocked != self.fleet.room_generation:
                     queue.again(one)
+                self.gangs.look(one, now_ms)
             if budget <= 0 and queue:
                 self.wake(now_ms)
                 break
@@ -119,6 +124,11 @@ class Placement:
     def _waiting(self) -> list[Job]:
         room = self.fleet.room_generation
         return [j for j in self.ledger.waiting.values() if j.blocked != room]
+
+    def _room_for(self, job: Job) -> int:
+        """For how many of its tasks there is room, each on its own."""
+        picker = self.picker(job)
+        return int(self.fleet.view.copies(picker.demand, np.flatnonzero(picker.able())).sum())
 
     def picker(self, job: Job) -> Picker:
         """The scores of this job's demand, remembered while facts stay as they are."""
@@ -169,15 +179,14 @@ class Placement:
 
     def _place_nominees(self, job: Job, now_ms: int) -> int:
         placed = 0
-        if job.row.rules.gang and not job.placed:
-            # Its others ended since: now all go together, or none. What was kept for one is anybody's again.
-            for nomination in self.nominations.of(job):
-                self.nominations.end(nomination.task.row.id)
+        if together(self.ledger, job):
+            return self._place_kept(job, now_ms)
         for nomination in self.nominations.offers(job):
             task, row, picker = nomination.task, nomination.row, self.picker(job)
             waiting = task.row.id in job.ready and task.row.state is TaskState.PENDING
             if waiting and self._at_bound(job):  # others of its job took its turn: the room is anybody's
                 self.nominations.end(task.row.id)
+                self.fleet.note_room()
             elif waiting and picker.pick((), row, self.requests.grouping(job, picker.able())) == row:
                 job.ready.remove(task.row.id)
                 self.tasks.assign(task, row, picker.share(row), now_ms)
@@ -185,9 +194,26 @@ class Placement:
                 placed += 1
         return placed
 
+    def _place_kept(self, job: Job, now_ms: int) -> int:
+        """A gang of which nothing stands, in the room that is kept for all of it; together, or not at all."""
+        kept = self.nominations.of(job)
+        placed = 0
+        if len(kept) == job.left and all(n.together for n in kept):
+            self.nominations.lift(kept)
+            placed = self._place(job, job.left, now_ms)
+            if not placed:
+                self.nominations.restore(kept)
+                return 0
+        # Placed, or its others ended since: what was kept for one is anybody's again.
+        for nomination in kept:
+            self.nominations.end(nomination.task.row.id)
+        if placed and kept:  # it may stand elsewhere, and those who were barred do not know it
+            self.fleet.note_room()
+        return placed
+
     def _at_bound(self, job: Job) -> bool:
         """Whether as many of its tasks are out as may be at a time."""
-        most = job.row.rules.parallel_max
+        most = job.row.rules.out_max
         return bool(most and len(job.placed) >= most)
 
     def _make_room(self, job: Job, now_ms: int) -> None:
@@ -202,9 +228,9 @@ class Placement:
         """Places what fits of a job, up to the budget; how many."""
         if job.daemon:
             return self._place_pinned(job, budget, now_ms)
-        if job.row.rules.parallel_max:
-            budget = min(budget, job.row.rules.parallel_max - len(job.placed))
-        gang = job.row.rules.gang and not job.placed
+        if most := job.row.rules.out_max:
+            budget = min(budget, most - len(job.placed))
+        gang = together(self.ledger, job)
         tasks = self._front(job, len(job.ready) if gang else budget)
         if not tasks:
             job.blocked = self.fleet.room_generation
@@ -213,16 +239,19 @@ class Placement:
         grouping = self.requests.grouping(job, picker.able())
         if gang:
             return self._place_gang(job, tasks, picker, grouping, now_ms)
-        if grouping is None and not picker.policy.in_turn and len(tasks) > 1 and all(map(self._plain, tasks)):
+        many = grouping is None and not picker.policy.in_turn and len(tasks) > FEW
+        if many and all(map(self._plain, tasks)):
             return self._assign_many(tasks, picker, now_ms)
         for done, task in enumerate(tasks):
             row = self._pick(task, picker, grouping)
             if row == NO_DEVICE:
                 self._put_back(tasks[done:])
                 return done
+            tops: Tops = () if task.row.pin else picker.tops(row)
             if grouping is not None:
                 grouping.placed(row)
             self.tasks.assign(task, row, picker.share(row), now_ms)
+            self.ledger.attempts[AttemptId(task.row.id, task.row.attempt)].tops = tops
         return len(tasks)
 
     def _place_pinned(self, job: Job, budget: int, now_ms: int) -> int:
@@ -292,13 +321,35 @@ class Placement:
         self, job: Job, tasks: list[Task], picker: Picker, grouping: Grouping | None, now_ms: int
     ) -> int:
         """All tasks of the job, or none: reserved one after the other, then assigned in one commit."""
-        view, bytes_each = self.fleet.view, job.demand.entry_bytes
+        # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
+        room = self.fleet.view.copies(picker.demand, np.flatnonzero(picker.able()))
+        if len(tasks) < job.left or int(room.sum()) < len(tasks):
+            self._put_back(tasks)
+            return 0
+        tried = self._try(tasks, picker, grouping, {})
+        kept = {n.task.row.id: n.row for n in self.nominations.of(job) if not n.aside}
+        if len(tried) < len(tasks) and kept:  # picks by score may miss what was chosen to hold all of it
+            tried = self._try(tasks, picker, self.requests.grouping(job, picker.able()), kept)
+        if len(tried) < len(tasks):
+            self._put_back(tasks)
+            return 0
+        for task, row, share in tried:
+            self.tasks.assign(task, row, share, now_ms)
+        return len(tried)
+
+    def _try(
+        self, tasks: list[Task], picker: Picker, grouping: Grouping | None, kept: dict[str, int]
+    ) -> list[tuple[Task, int, Share]]:
+        """Where they would stand, one after the other; fewer where one finds none. `kept`: on these rows."""
+        view, bytes_each = self.fleet.view, picker.demand.entry_bytes
         tried: list[tuple[Task, int, Share]] = []
         turn = view.turn.copy()
-        # Room for so many of them at all is asked first: it is one expression, trying is a pick for each.
-        enough = int(view.copies(picker.demand, np.flatnonzero(picker.able())).sum()) >= len(tasks)
-        for task in tasks if enough and len(tasks) == job.left else ():
-            row = self._pick(task, picker, grouping)
+        for task in tasks:
+            row = kept.get(task.row.id, NO_DEVICE)
+            if not kept:
+                row = self._pick(task, picker, grouping)
+            elif not picker.fits(row) or (grouping is not None and not grouping.allows()[row]):
+                row = NO_DEVICE
             if row == NO_DEVICE:
                 break
             tried.append((task, row, picker.share(row)))
@@ -308,9 +359,4 @@ class Placement:
         for _, row, share in reversed(tried):
             view.give(row, share, bytes_each)
         view.turn[:] = turn  # what was only tried is nobody's turn
-        if len(tried) < len(tasks):
-            self._put_back(tasks)
-            return 0
-        for task, row, share in tried:
-            self.tasks.assign(task, row, share, now_ms)
-        return len(tried)
+        return tried

@@ -119,7 +119,8 @@ class Roster:
         self.asked: list[Cohort] = []
         self.left_out = 0
         self._on: dict[int, dict[str, tuple[Job, Unit]]] = {}
-        for row in rows:
+        self._known = dict.fromkeys(rows)
+        for row in self._known:
             for attempt in ledger.by_device[row].values():
                 self._settle(row, attempt)
         self._queue()
@@ -173,6 +174,27 @@ class Roster:
         """It is there from now on."""
         self._on.setdefault(unit.row, {})[unit.name] = (cohort.job, unit)
         cohort.step_on([unit])
+
+    def knows(self, row: int) -> bool:
+        """Whether all who stood there were looked at."""
+        return row in self._known
+
+    def here(self, row: int) -> list[tuple[Job, Unit]]:
+        """Who stands there now, as far as it was looked at."""
+        return list(self._on.get(row, {}).values())
+
+    def kin(self, cohort: Cohort) -> list[Unit]:
+        """Those of a changed gang that stay where they are: they are as much part of it as those that look
+        for a place, and it is there whole or not at all."""
+        if not (cohort.asked and cohort.job.row.rules.gang):
+            return []
+        on = (self._on.get(unit.row, {}).get(name) for name, unit in cohort.standing.items())
+        return [each[1] for each in on if each is not None]
+
+    def fall(self, cohort: Cohort, unit: Unit) -> None:
+        """One of the kin: it stands there no more."""
+        self._on[unit.row].pop(unit.name)
+        cohort.step_off([unit])
 
     def leave(self, rows: Iterable[int]) -> list[tuple[Cohort, list[Unit]]]:
         """Takes everybody off these devices who can be elsewhere; the tasks of daemons stay with theirs."""
@@ -313,7 +335,7 @@ class Roster:
 
         return Party(
             units, shadow.signature, row.rules.policy or self.policy, demand, grouping,
-            row.rules.gang, row.rules.parallel_max, len(cohort.standing),
+            row.rules.gang, row.rules.out_max, len(cohort.standing),
         )  # fmt: skip
 
     def forget_columns(self) -> None:

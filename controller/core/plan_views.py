@@ -80,6 +80,8 @@ class PlanView:
     reasons: dict[str, int] = field(default_factory=dict)
     """Of what breaks, by code."""
     more: list[MoreView] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the numbers leave out: who would really give way, what a change took away."""
     losses: list[SiteLossView] = field(default_factory=list)
     """The worst first."""
     losses_looked_at: int = 0

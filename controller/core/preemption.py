@@ -1,15 +1,16 @@
 """Preemption: room for a task that fits nowhere, made or waited for.
 
 A task of priority p may end attempts of jobs of priority p - 10 or lower on one device,
-the cheapest there are (`scheduler.victims`); never those of daemons, and never for a gang,
-whose members would need victims on many devices at once. They leave as in a drain and are
+the cheapest there are (`scheduler.victims`); never those of daemons, and never for a whole
+gang, whose members would need victims on many devices at once. They leave as in a drain and are
 pending again as soon as they are free, without a failure counted. Until then the room is
 nominated to the task. What leaves a device anyway counts as free there: so a restart,
 which forgets nominations, asks for no second set of victims.
 
 A task that nothing may give way to, but which a device could hold if it were emptier,
 starves behind smaller ones: after five minutes without a placement of its job the device
-with the best prospect is nominated to it, and empties as its runs end.
+with the best prospect is nominated to it, and empties as its runs end. A daemon's task waits
+for its own device, by its own time; a whole gang has devices kept together (`gang_room`).
 
 Rule of this file: it decides who must give way, not where tasks go. Victims on their way
 out are bounded like voluntary moves.
@@ -20,9 +21,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from controller.core.broken_gangs import together
+from controller.core.gang_room import GangRoom
 from controller.core.holds import Holds
 from controller.core.ledger import Attempt, Job, Ledger, Task
-from controller.core.nominations import Nominations
+from controller.core.nominations import (
+    STARVING_HELD_MS,
+    STARVING_MS,
+    Nomination,
+    Nominations,
+    starved_ms,
+)
 from controller.core.records import AttemptState
 from controller.scheduler.groups import Grouping
 from controller.scheduler.prospects import prospects
@@ -37,9 +48,8 @@ VICTIMS_AT_ONCE = 10
 VICTIMS_SHARE = 0.05
 """Of all reservations; as with drains. A single task may need more, if nobody else is waited for."""
 SEARCHES_PER_ROUND = 64
-STARVING_MS = 300_000
-STARVING_HELD_MS = 600_000
-"""A device that did not become empty enough in ten minutes is given back, and another one tried."""
+SEARCHES_OF_GANG = 16
+"""What one look for room for a gang counts: 13 ms for 200 tasks."""
 STARVING_AT_ONCE = 10
 TRIED_MAX = 1_024
 """What was tried in vain is remembered for so many."""
@@ -63,6 +73,7 @@ class Preemption:
         self.fleet = ledger.fleet
         self.holds = holds
         self.nominations = nominations
+        self.gang_room = GangRoom(ledger, nominations)
         self._holdings = Holdings(ledger.fleet.view)
         self._vain: dict[tuple[str, int], int] = {}
         """Kinds of demand and priority for which nothing was found -> at which room generation."""
@@ -89,8 +100,10 @@ class Preemption:
     def wanted(self, job: Job, now_ms: int) -> bool:
         """Whether looking may help at all; asked of every job that fits nowhere, so it must be cheap."""
         rules = job.row.rules
-        if (rules.gang and not job.placed) or (rules.parallel_max and len(job.placed) >= rules.parallel_max):
+        if rules.out_max and len(job.placed) >= rules.out_max:
             return False
+        if rules.gang and together(self.ledger, job):
+            return self.gang_room.wanted(job, now_ms) and self._may_search(job)
         return self._may_preempt(job) or self._starves(job, now_ms)
 
     def _may_preempt(self, job: Job) -> bool:
@@ -99,25 +112,36 @@ class Preemption:
             return False
         if self._vain.get((job.signature, job.row.priority)) == self.fleet.room_generation:
             return False
+        return self._may_search(job)
+
+    def _may_search(self, job: Job) -> bool:
+        """Whether the round has a search left; who finds none is looked at in the next."""
         if self._searches <= 0:
             self.put_off.append(job)
         return self._searches > 0
 
     def _starves(self, job: Job, now_ms: int) -> bool:
-        if job.daemon or job.ready_ms is None or now_ms - max(job.ready_ms, job.assigned_ms) < STARVING_MS:
+        waited_ms = starved_ms(job, now_ms)
+        if job.daemon:  # its tasks wait each for a device of its own: others' luck is not theirs
+            waited_ms = 0 if job.ready_ms is None else now_ms - job.ready_ms
+        if waited_ms < STARVING_MS:
             return False
         most = max(1, min(STARVING_AT_ONCE, int(STARVING_DEVICES * self.fleet.count)))
-        return self.nominations.starving() < most
+        return self.nominations.kept_singly() < most
 
     # ------------------------------------------------------------- for one job
 
     def seek(self, job: Job, demand: Demand, grouping: Grouping | None, now_ms: int) -> None:
         """Makes room for tasks of a job that fit nowhere, one after the other, or has it waited for."""
+        if together(self.ledger, job):
+            self._searches -= SEARCHES_OF_GANG
+            self.gang_room.keep(job, demand, grouping, now_ms)
+            return
         promised = self.nominations.of(job)
         if grouping is not None:
             for nomination in promised:
                 grouping.placed(nomination.row)
-        most = job.row.rules.parallel_max or len(job.ready) + len(job.placed)
+        most = job.row.rules.out_max or len(job.ready) + len(job.placed)
         most -= len(job.placed) + len(promised)
         ready = list(job.ready)
         for at in range(self._resume.pop(job.row.id, 0), len(ready)):
@@ -140,6 +164,8 @@ class Preemption:
         job = seeker.task.job
         if self._may_preempt(job) and self._preempt(seeker, now_ms):
             return True
+        if job.daemon and now_ms - seeker.task.ready_ms < STARVING_MS:
+            return False
         return self._starves(job, now_ms) and self._keep(seeker, now_ms)
 
     def _allowed(self, seeker: Seeker) -> Flags:
@@ -158,20 +184,24 @@ class Preemption:
             (view.online[row] and view.open[row] and view.fit[row])
             and all(column[row] for column in seeker.demand.eligible.values())
             and (grouping is None or grouping.allows()[row])
-            and all(n.row != row for n in self.nominations.by_task.values())
+            and not self.nominations.bars(row)
         )
 
     # ------------------------------------------------------------- preemption
 
     def _preempt(self, seeker: Seeker, now_ms: int) -> bool:
         job = seeker.task.job
-        choice = self._cheapest(seeker, now_ms)
+        choice, instead = self._cheapest(seeker, now_ms), list[Nomination]()
+        if choice is None:
+            choice, instead = self._instead_of_gang(seeker, now_ms)
         if choice is None:
             return False
         there = self._endable(choice.row)
         victims = [there[i] for i in choice.victims]
         if not self._within_budget(len(victims)):
             return False
+        for nomination in instead:
+            self.nominations.end(nomination.task.row.id)
         going = [*victims, *(a for a in there if a.row.state is AttemptState.REMOVED)]
         share = share_after(self.fleet.view, seeker.demand, choice.row, [a.share for a in going])
         until_ms = now_ms + max((self._gone_ms(a) for a in going), default=HEARTBEAT_MS)
@@ -180,6 +210,22 @@ class Preemption:
         self.ledger.count("preempted", len(victims))
         self.holds.remove(victims, f"preempted by {job.row.id}", now_ms)
         return True
+
+    def _instead_of_gang(self, seeker: Seeker, now_ms: int) -> tuple[Yielding | None, list[Nomination]]:
+        """As `_cheapest`, where room is kept for a gang far enough below; and what is over then."""
+        job = seeker.task.job
+        kept = [
+            n
+            for n in self.nominations.kept_together()
+            if n.task.job.row.priority <= job.row.priority - DELTA and n.yields_to(job, now_ms)
+        ]
+        if not kept:
+            return None, []
+        self.nominations.lift(kept)
+        choice = self._cheapest(seeker, now_ms)
+        self.nominations.restore(kept)
+        taken = choice is not None and any(n.row == choice.row for n in kept)
+        return choice, kept if taken else []
 
     def _cheapest(self, seeker: Seeker, now_ms: int) -> Yielding | None:
         view, job = self.fleet.view, seeker.task.job
@@ -236,7 +282,16 @@ class Preemption:
 
     def _keep(self, seeker: Seeker, now_ms: int) -> bool:
         """Keeps the device with the best prospect for the task, without ending anything on it."""
-        id, allowed = seeker.task.row.id, self._allowed(seeker)
+        id = seeker.task.row.id
+        if seeker.task.row.pin:
+            row = self.fleet.index[seeker.task.row.pin]
+            if not self._allows(seeker, row) or not self._empties(row, seeker.demand):
+                return False
+            allowed = np.zeros(self.fleet.view.count, np.bool_)
+            allowed[row] = True
+            self._searches -= 1
+        else:
+            allowed = self._allowed(seeker)
         tried = self._tried.get(id)
         if tried is not None:
             allowed[tried] = False

@@ -4,8 +4,9 @@ Order: by priority, which grows by one for each minute in which a job waited and
 that nothing starves; among equals the owner with the smallest dominant share of the fleet
 (the largest of its shares over resources: DRF, Ghodsi et al., NSDI 2011), then the
 oldest job; jobs that ask for the same stand together, where the first of them stands, because
-they are placed at once. An owner's turn ends after `TURN_TASKS` while others wait.
-It places nothing and knows no device.
+they are placed at once. While others wait at the same priority, an owner's turn brings it up to the
+next one's share, and a step further: so whenever room runs out, owners are a step apart, and
+steps grow small with the room. It places nothing; of devices it knows what all have together.
 Rejected: one heap of all jobs (an owner's share changes with each of its turns, and with it the
 place of all its other jobs).
 """
@@ -13,8 +14,10 @@ place of all its other jobs).
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Sequence
 
 from controller.core.ledger import Job, Ledger
+from protocol.resources import ZERO, Resources
 
 Place = tuple[int, int, int, str]
 """Of a job among its owner's: height (negative), kind, age, id."""
@@ -22,6 +25,9 @@ Turn = tuple[int, float, int, int, str]
 """Of an owner: its first job's height (negative), its share, that job's kind and age, its name."""
 AGE_MS = 60_000
 TURN_TASKS = 64
+"""Of a step at most, however much room there is."""
+STEPS = 8
+"""Of each owner that waits, in the room that is left: with two of them a step is a sixteenth of it."""
 
 
 class Queue:
@@ -41,7 +47,18 @@ class Queue:
             heapq.heapify(places)
         self._turns = [self._turn(owner) for owner in self._of]
         heapq.heapify(self._turns)
+        self._ranks: dict[int, int] = {}
+        """How many owners wait for a turn, by their first job's height (negative)."""
+        for turn in self._turns:
+            self._ranks[turn[0]] = self._ranks.get(turn[0], 0) + 1
         self._served: str | None = None
+        self._first: Job | None = None
+        self._vain: dict[str, None] = {}
+        """Kinds of demand of which nothing fitted: then it is of no use to look at them one by one."""
+        self._rank = 0
+        self._held = ZERO
+        """What the owner whose turn it is had before."""
+        self._free = self._room()
 
     def __bool__(self) -> bool:
         return bool(self._turns or self._rest())
@@ -57,6 +74,12 @@ class Queue:
         high, kind, at, _ = self._of[owner][0]
         return high, self.share(owner), kind, at, owner
 
+    def _room(self) -> list[int]:
+        """What is free on all devices that may be given work, together."""
+        view = self.ledger.fleet.view
+        ready = view.ready
+        return [max(0, int(column[ready].sum())) for column in view.free]
+
     def share(self, owner: str) -> float:
         """The owner's dominant share of what the fleet offers, 0…1."""
         held = self.ledger.owned.get(owner)
@@ -64,10 +87,29 @@ class Queue:
 
     def next(self) -> Job | None:
         """The job whose turn it is; it leaves the queue."""
-        if self._served is not None and self._rest():
-            heapq.heappush(self._turns, self._turn(self._served))
-        self._served = heapq.heappop(self._turns)[-1] if self._turns else None
-        return self.ledger.jobs[heapq.heappop(self._rest())[-1]] if self._served is not None else None
+        if self._served is not None:
+            self._settle(self._served)
+        if not self._turns:
+            self._served = None
+            return None
+        turn = heapq.heappop(self._turns)
+        self._rank, self._served = turn[0], turn[-1]
+        self._ranks[self._rank] -= 1
+        self._held = self.ledger.owned.get(self._served, ZERO)
+        self._first = self.ledger.jobs[heapq.heappop(self._rest())[-1]]
+        return self._first
+
+    def _settle(self, owner: str) -> None:
+        """Its turn is over: what it took is not free any more, and it stands again by its new share."""
+        taken = self.ledger.owned.get(owner, ZERO).minus(self._held)
+        job = self._first
+        if taken == ZERO and job is not None and not (job.row.rules.gang or job.row.rules.parallel_max):
+            self._vain[job.signature] = None
+        self._free = [free - amount for free, amount in zip(self._free, taken, strict=True)]
+        if self._rest():
+            turn = self._turn(owner)
+            self._ranks[turn[0]] = self._ranks.get(turn[0], 0) + 1
+            heapq.heappush(self._turns, turn)
 
     def alike(self, job: Job, tasks: int) -> list[Job]:
         """The jobs right behind the one whose turn it is that ask for the same, of so many tasks together;
@@ -87,9 +129,32 @@ class Queue:
         """Its turn is over, but it has more."""
         heapq.heappush(self._of[job.owner], self._place(job))
 
-    def turn(self) -> int:
-        """How many tasks may be placed before others are asked."""
-        return TURN_TASKS if self._turns else 2**31
+    def turn(self, job: Job, room_for: Callable[[Job], int]) -> int:
+        """How many of its tasks may be placed before others are asked, at least one: all, while nobody else
+        waits at its height. `room_for` tells how many fit; what all devices have together is at least that,
+        and cheaper to know."""
+        rivals = self._ranks.get(self._rank, 0)
+        if not rivals:
+            return 2**31
+        demand = job.demand.resources
+        each = demand._replace(slots=max(1, demand.slots))
+        steps, room = STEPS * (rivals + 1), _times(each, self._free)
+        if room // steps > 1:
+            room = min(room, room_for(job))
+        if not room or job.signature in self._vain:
+            return TURN_TASKS
+        return self._behind(each) + max(1, min(TURN_TASKS, room // steps))
+
+    def _behind(self, each: Resources) -> int:
+        """How many tasks of `each` its owner may have until it has the share of the one that comes next."""
+        share = self._turns[0][1]
+        left = [round(share * total) - held for total, held in zip(self._total, self._held, strict=True)]
+        return _times(each, left)
+
+
+def _times(each: Resources, room: Sequence[int]) -> int:
+    """How often a demand fits, as if the room were all on one device."""
+    return max(0, min(left // amount for left, amount in zip(room, each, strict=True) if amount))
 
 
 def height(job: Job, now_ms: int) -> int:

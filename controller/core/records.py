@@ -108,6 +108,11 @@ class JobRules:
     parent: str = ""
     """The cron job that made it."""
 
+    @property
+    def out_max(self) -> int:
+        """`parallel_max` as it counts: all of a gang are out at a time, lost ones beside their successors."""
+        return 0 if self.gang else self.parallel_max
+
 
 class JobState(StrEnum):
     """`open` until every task is final; then the worst of what its tasks became."""

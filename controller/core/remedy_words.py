@@ -14,7 +14,7 @@ from controller.core.views import RemedyView
 from controller.scheduler.explain import UNITS
 from controller.scheduler.gangs import SPREAD, TASKS
 from controller.scheduler.remedies import ACCELERATORS, ANY_DEVICE, DOCUMENT, Remedy
-from controller.scheduler.view import Demand
+from controller.scheduler.view import CPU, Demand
 from protocol.resources import NAMES
 
 _UNITS = {**UNITS, ACCELERATORS: "mGPU on accelerators that will do", DOCUMENT: "bytes in the document"}
@@ -41,11 +41,12 @@ class RemedyWords:
     ) -> str:
         kind, name = remedy.kind, remedy.name
         if kind == "room":
-            return f"{_amount(remedy)} more free on {device}"
+            return f"{_amount(remedy, demand)} more free on {device}"
         if kind == "capacity":
-            return f"{_amount(remedy)} more on {device}, which is too small"
+            return f"{_amount(remedy, demand)} more on {device}, {self._small(remedy, demand)}"
         if kind == "demand":
-            return f"a smaller demand: {name} {remedy.amount} instead of {_asked(demand, name)}"
+            less = f"{remedy.amount} instead of {_asked(demand, name)}"
+            return f"a smaller demand: {name} {less}{_reference(name, demand)}"
         if kind == "model":
             return f"take another accelerator than {name}"
         if kind == TASKS:
@@ -64,6 +65,11 @@ class RemedyWords:
         taints = dict.fromkeys(text for r in rows for text in self._taints(r, spec))
         others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         return f"tolerate {' and '.join(taints)}, as {device}{others} {'have' if others else 'has'} it"
+
+    def _small(self, remedy: Remedy, demand: Demand) -> str:
+        offered = self.fleet.view.extras_offered.get(remedy.name)
+        none = remedy.name in demand.extras and (offered is None or not offered[remedy.device])
+        return "which has none" if none else "which is too small"
 
     def _standing(self, row: int) -> str:
         record = self.fleet.records[row]
@@ -96,8 +102,15 @@ class RemedyWords:
         return [text for text, taint in hard if not any(o.covers(taint) for o in overlooked)]
 
 
-def _amount(remedy: Remedy) -> str:
-    return f"{remedy.amount:,} {_UNITS.get(remedy.name, remedy.name)}"
+def _amount(remedy: Remedy, demand: Demand) -> str:
+    unit = _UNITS.get(remedy.name, remedy.name)
+    own = " of its own cores" if _reference(remedy.name, demand) else ""
+    return f"{remedy.amount:,} {unit}{own}"
+
+
+def _reference(name: str, demand: Demand) -> str:
+    """What is asked of the CPU counts on the reference core, what a device has on its own."""
+    return " of the reference core" if name == NAMES[CPU] and demand.reference_cpu else ""
 
 
 def _asked(demand: Demand, name: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from controller.core.balance_columns import figures, fits, load_with
 from controller.core.balance_plan import VoluntaryMove, VoluntaryPlan
+from controller.core.broken_gangs import together
 from controller.core.carrying import ROOM_KEPT_MS, Carrying
 from controller.core.explaining import HELD_BACK, NOMINATED, Explaining
 from controller.core.ledger import Attempt, Job, Ledger, Task
@@ -164,7 +165,7 @@ class RoomPlans:
 
     def _waits_for_others(self, task: Task, now_ms: int, own: bool) -> str:
         job = task.job
-        if job.row.rules.gang and not job.placed and job.left > 1:
+        if job.left > 1 and together(self.ledger, job):
             return "its whole gang must fit at once"
         why = self.explaining.held(task, now_ms)
         if why is None or (own and why.code == HELD_BACK):

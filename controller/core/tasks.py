@@ -172,6 +172,7 @@ class Tasks:
         if not task.job.ready:
             task.job.ready_ms = now_ms
         task.job.ready.append(task.row.id)
+        task.ready_ms = now_ms
         self.ledger.waiting[task.row.job] = task.job
         task.job.blocked = -1
         self.ledger.newly_ready = True

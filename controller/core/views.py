@@ -171,3 +171,5 @@ class ExplainView:
     policy: str = ""
     """The policy that chooses, and what it is good for."""
     remedies: list[RemedyView] = field(default_factory=list)
+    chosen: list[ScoreView] = field(default_factory=list)
+    """Of a placed one: its device and the best others when it was placed, totals alone; empty if not kept."""

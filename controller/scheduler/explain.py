@@ -17,7 +17,7 @@ from controller.scheduler.filters import columns
 from controller.scheduler.groups import Grouping
 from controller.scheduler.pick import GROUP_WEIGHT, OUT, Picker
 from controller.scheduler.remedies import ANY_DEVICE, Remedy, kind_of, remedies
-from controller.scheduler.view import DOCUMENT_BYTES_LEAST, SLOTS, Demand, Flags, View
+from controller.scheduler.view import CPU, DOCUMENT_BYTES_LEAST, SLOTS, WHOLE_MILLI, Demand, Flags, Ints, View
 from protocol.resources import NAMES
 
 CANDIDATES_MAX = 10
@@ -168,9 +168,9 @@ def _attributes(view: View, demand: Demand, able: Flags) -> Why | None:
 def _never(view: View, demand: Demand, able: Flags) -> Why | None:
     never = "can never fit as things are: needs"
     for i, (amount, offered) in enumerate(zip(demand.resources, view.offered, strict=True)):
-        largest = int(offered[able].max())
         if amount and not (able & (offered >= view.amount(demand, i, slice(None)))).any():
-            said = f"{never} {amount:,} {UNITS[NAMES[i]]}; largest device has {largest:,}"
+            largest = int(_as_asked(view, demand, i, offered, able).max())
+            said = f"{never} {amount:,} {_unit_of(demand, i)}; largest device has {largest:,}"
             return Why(RESOURCE_CODES[i], said)
     for name, amount in demand.extras.items():
         has = view.extras_offered.get(name)
@@ -182,6 +182,20 @@ def _never(view: View, demand: Demand, able: Flags) -> Why | None:
         if not (able & has_model).any():
             return Why("accelerator", f"no open device has an accelerator {' or '.join(demand.models)}")
     return None
+
+
+def _unit_of(demand: Demand, resource: int) -> str:
+    """The unit in which the demand counts this resource."""
+    unit = UNITS[NAMES[resource]]
+    return f"{unit} of the reference core" if resource == CPU and demand.reference_cpu else unit
+
+
+def _as_asked(view: View, demand: Demand, resource: int, amounts: Ints, rows: Flags) -> Ints:
+    """What these devices' amounts are in that unit."""
+    own: Ints = amounts[rows]
+    if resource == CPU and demand.reference_cpu:
+        own = own * view.core_speed_milli[rows] // WHOLE_MILLI
+    return own
 
 
 def _away(view: View, demand: Demand, able: Flags) -> Why | None:
@@ -198,8 +212,9 @@ def _now(view: View, demand: Demand, able: Flags) -> Why | None:
     waits = "waits for room: needs"
     for i, (amount, free) in enumerate(zip(demand.resources, view.free, strict=True)):
         if amount and not (able & (free >= view.amount(demand, i, slice(None)))).any():
-            most = max(0, int(free[able].max()))
-            return Why(RESOURCE_CODES[i], f"{waits} {amount:,} {UNITS[NAMES[i]]}; most free now is {most:,}")
+            most = max(0, int(_as_asked(view, demand, i, free, able).max()))
+            said = f"{waits} {amount:,} {_unit_of(demand, i)}; most free now is {most:,}"
+            return Why(RESOURCE_CODES[i], said)
     for name, amount in demand.extras.items():
         free = view.extras_free[name]
         if not (able & (free >= amount)).any():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from controller.scheduler.view import DOCUMENT_BYTES_LEAST, SLOTS, Demand, Flags, Ints, View
+from controller.scheduler.view import CPU, DOCUMENT_BYTES_LEAST, SLOTS, Demand, Flags, Ints, View
 from protocol.resources import NAMES
 
 _ALL = slice(None)
@@ -32,7 +32,7 @@ def _capacity(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
     for i, name in enumerate(NAMES):
         if demand.resources[i]:
             enough = _at_least(view.offered[i], view.amount(demand, i, _ALL))
-            yield f"{name} capacity >= {demand.resources[i]}", enough
+            yield f"{name} capacity >= {_asked(demand, i)}", enough
     for name, amount in demand.extras.items():
         yield f"{name} capacity >= {amount}", _at_least(view.extras_offered.get(name, _none(view)), amount)
     if demand.models and demand.accelerators[0]:
@@ -45,7 +45,7 @@ def _room(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
     for i, name in enumerate(NAMES):
         if demand.resources[i]:
             enough = _at_least(view.free[i], view.amount(demand, i, _ALL))
-            yield f"{name} free >= {demand.resources[i]}", enough
+            yield f"{name} free >= {_asked(demand, i)}", enough
     for name, amount in demand.extras.items():
         yield f"{name} free >= {amount}", _at_least(view.extras_free.get(name, _none(view)), amount)
     count, milli = demand.accelerators
@@ -55,6 +55,11 @@ def _room(view: View, demand: Demand) -> Iterator[tuple[str, Flags]]:
     yield "a free slot", view.free[SLOTS] > 0
     needed = max(demand.entry_bytes, DOCUMENT_BYTES_LEAST)
     yield "room in its document", view.document_bytes_free >= needed
+
+
+def _asked(demand: Demand, resource: int) -> str:
+    reference = " of the reference core" if resource == CPU and demand.reference_cpu else ""
+    return f"{demand.resources[resource]}{reference}"
 
 
 def _at_least(column: Ints, amount: int | Ints) -> Flags:

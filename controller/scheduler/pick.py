@@ -35,6 +35,8 @@ from protocol.resources import NAMES
 
 NO_DEVICE = -1
 OUT = -np.inf
+Tops = tuple[tuple[int, float], ...]
+"""(row, score), the one that was picked first."""
 """The score of a device that can't take it."""
 GROUP_WEIGHT = 1.0
 """Of spreads, beside a policy's total: a job that asks for one wants it before anything else."""
@@ -44,6 +46,8 @@ _FEW_ROWS = 16
 """More than this part of all rows: a look at all is cheaper than sorting out which."""
 _SINGLY = 4
 """Up to so many rows plain numbers are faster than columns."""
+TOPS = 3
+"""Devices that a placement remembers with their scores."""
 _BLOCK = 10_000
 """Rows scored at once: columns of far more leave the caches, and the system zeroes memory for each anew."""
 _PAIRS_LEAST = 2_048
@@ -156,6 +160,8 @@ class Picker(Remembered):
         self._fits = [(fit, weight) for fit, weight in self.policy.fits.values() if weight]
         self.eligible = _all_of(demand.eligible)
         self.total = self._whole()
+        self._seen_total = self.total
+        """What the last pick compared."""
 
     # ------------------------------------------------------------- scores
 
@@ -239,6 +245,7 @@ class Picker(Remembered):
         total = self.total
         if grouping is not None:
             total = np.where(grouping.allows(), total + GROUP_WEIGHT * grouping.score(), OUT)
+        self._seen_total = total
         if prefer != NO_DEVICE and total[prefer] > OUT:
             return prefer
         if not self.view.count:
@@ -250,6 +257,21 @@ class Picker(Remembered):
             other = int(others.argmax())
             row = other if others[other] > OUT else row
         return row if total[row] > OUT else NO_DEVICE
+
+    def tops(self, row: int) -> Tops:
+        """The device that was just picked, and the best of the others; before anything is taken there."""
+        total, self._seen_total = self._seen_total, self.total
+        found, scores = [row], [float(total[row])]
+        total[row] = OUT  # taken out one by one, and put back: a copy costs more
+        while len(found) < TOPS:
+            other = int(total.argmax())
+            if total[other] <= OUT:
+                break
+            found.append(other)
+            scores.append(float(total[other]))
+            total[other] = OUT
+        total[found] = scores
+        return tuple((at, round(score, 4)) for at, score in zip(found, scores, strict=True))
 
     def fits(self, row: int) -> bool:
         """Whether this device could take it now."""

@@ -13,7 +13,7 @@ from controller.scheduler.view import SLOTS, Demand, Flags, View
 DEVICES_TOLD = 256
 
 
-def prospects(view: View, demand: Demand, allowed: Flags) -> list[int]:
+def prospects(view: View, demand: Demand, allowed: Flags, most: int = DEVICES_TOLD) -> list[int]:
     """Rows of allowed devices whose offer would hold it, best first; equal ones in fleet order."""
     everything = slice(0, view.count)
     could, scarcest = allowed.copy(), np.ones(view.count)
@@ -30,4 +30,4 @@ def prospects(view: View, demand: Demand, allowed: Flags) -> list[int]:
         right = np.isin(view.accel_model, view.allowed_models(demand))
         could &= right.sum(axis=1) >= count
     rows = np.flatnonzero(could)
-    return rows[np.argsort(-scarcest[rows], kind="stable")][:DEVICES_TOLD].tolist()  # type: ignore[no-any-return]
+    return rows[np.argsort(-scarcest[rows], kind="stable")][:most].tolist()  # type: ignore[no-any-return]

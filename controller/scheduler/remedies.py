@@ -171,19 +171,28 @@ def _options(view: View, demand: Demand, obstacle: Obstacle, rows: Ints) -> list
         of_device = kind in ("online", "open", "healthy", "toleration", "runtime")
         row, some = int(rows[0]) if of_device else ANY_DEVICE, tuple(rows[:ROWS_MAX].tolist())
         return [Remedy(kind, name, row, 0, COSTS[kind], devices, some)]
-    lacking = obstacle.lacking[rows]
-    least = int(lacking.argmin())
-    row, amount = int(rows[least]), int(lacking[least])
-    options = []
-    if name != ACCELERATORS or _has_accelerators(view, demand, row):
-        cost = amount / max(1, _asked(view, demand, obstacle, row))
-        wants = "room" if _would_fit_empty(view, demand, name, row) else "capacity"
-        options.append(Remedy(wants, name, row, amount, cost, devices))
+    options = list(_more(view, demand, obstacle, rows))
     if name == ACCELERATORS:
         options += _less_of_accelerators(view, demand, rows)
     elif name != DOCUMENT:
         options += _less(view, demand, obstacle, rows)
     return options
+
+
+def _more(view: View, demand: Demand, obstacle: Obstacle, rows: Ints) -> Iterator[Remedy]:
+    """Where the least is lacking, of the devices that have it and others use it, then of the others."""
+    assert obstacle.lacking is not None
+    name, empty = obstacle.name, _would_fit_empty(view, demand, obstacle.name, rows)
+    small = ~empty
+    if name == ACCELERATORS:
+        small &= _has_accelerators(view, demand, rows)  # one that isn't there can't be given
+    for kind, of_kind in (("room", empty), ("capacity", small)):
+        some = rows[of_kind]
+        if len(some):
+            row = int(some[obstacle.lacking[some].argmin()])
+            amount = int(obstacle.lacking[row])
+            cost = amount / max(1, _asked(view, demand, obstacle, row))
+            yield Remedy(kind, name, row, amount, cost, len(some))
 
 
 def _asked(view: View, demand: Demand, obstacle: Obstacle, row: int) -> int:
@@ -193,23 +202,29 @@ def _asked(view: View, demand: Demand, obstacle: Obstacle, row: int) -> int:
     return obstacle.asked
 
 
-def _would_fit_empty(view: View, demand: Demand, name: str, row: int) -> bool:
-    """Whether the device has it, and others use it."""
+def _would_fit_empty(view: View, demand: Demand, name: str, rows: Ints) -> Flags:
+    """Which of these devices have it, and others use it."""
+    has: Flags = np.ones(len(rows), np.bool_)
     if name in demand.extras:
         offered = view.extras_offered.get(name)
-        return offered is not None and int(offered[row]) >= demand.extras[name]
-    if name == ACCELERATORS or name not in NAMES:
-        return True
+        return ~has if offered is None else offered[rows] >= demand.extras[name]
+    if name == ACCELERATORS:
+        return _has_accelerators(view, demand, rows) & (view.offered[GPU][rows] >= demand.resources[GPU])
+    if name not in NAMES:
+        return has
     i = NAMES.index(name)
-    asked = view.amount(demand, i, np.array([row]))
-    return int(view.offered[i][row]) >= (asked if isinstance(asked, int) else int(asked[0]))
+    has &= view.offered[i][rows] >= (
+        max(1, demand.resources[i]) if i == SLOTS else view.amount(demand, i, rows)
+    )
+    return has
 
 
-def _has_accelerators(view: View, demand: Demand, row: int) -> bool:
-    """Whether the device has as many allowed accelerators as are asked for, free or not."""
-    models = view.accel_model[row]
+def _has_accelerators(view: View, demand: Demand, rows: Ints) -> Flags:
+    """Which have as many allowed accelerators as are asked for, free or not."""
+    models = view.accel_model[rows]
     allowed = np.isin(models, view.allowed_models(demand)) if demand.models else models >= 0
-    return int(allowed.sum()) >= demand.accelerators[0]
+    enough: Flags = allowed.sum(axis=1) >= demand.accelerators[0]
+    return enough
 
 
 def _less(view: View, demand: Demand, obstacle: Obstacle, rows: Ints) -> list[Remedy]:
@@ -223,13 +238,15 @@ def _less(view: View, demand: Demand, obstacle: Obstacle, rows: Ints) -> list[Re
         asked, most = demand.resources[i], view.free[i][rows]
         if i == CPU and demand.reference_cpu:
             most = most * view.core_speed_milli[rows] // WHOLE_MILLI
-    return _smaller(name, asked, int(most.max()), len(rows))
+    return _smaller(name, asked, most)
 
 
-def _smaller(name: str, asked: int, most: int, devices: int) -> list[Remedy]:
+def _smaller(name: str, asked: int, each: Ints) -> list[Remedy]:
+    """`each`: how much every one of the devices would give."""
+    most = int(each.max())
     if not 0 < most < asked:
         return []
-    return [Remedy("demand", name, ANY_DEVICE, most, (asked - most) / asked, devices)]
+    return [Remedy("demand", name, ANY_DEVICE, most, (asked - most) / asked, int((each > 0).sum()))]
 
 
 def _less_of_accelerators(view: View, demand: Demand, rows: Ints) -> list[Remedy]:
@@ -240,7 +257,7 @@ def _less_of_accelerators(view: View, demand: Demand, rows: Ints) -> list[Remedy
         most = np.minimum(free.max(axis=1), all_)
     else:
         most = np.minimum((free >= WHOLE_MILLI).sum(axis=1), all_ // WHOLE_MILLI) * WHOLE_MILLI
-    options = _smaller(NAMES[GPU], asked, int(most.max()), len(rows))
+    options = _smaller(NAMES[GPU], asked, most)
     if demand.models:
         other = replace(demand, models=())
         fits = ((view.accelerators_free(other, rows) >= milli).sum(axis=1) >= count) & (all_ >= asked)

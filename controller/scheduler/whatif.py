@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 from math import comb
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from controller.scheduler.view import NOTHING, Demand, Flags, Share, View
 from protocol.resources import Resources
 
 PICKERS_MAX = 64
+TRIED_MAX = 500
 MANY = 64
 """From so many alike on, foretelling all of them at once is cheaper than one pick each."""
 _ALL = slice(None)
@@ -55,7 +56,8 @@ class Party:
     """Tasks of one job that are placed together, by the rules of that job.
 
     `key` is equal for parties that ask for the same; `demand` and `grouping` (given the devices that
-    could take it) are only called when they are needed. `out`: how many others of the job stand.
+    could take it) are only called when they are needed. `out`: how many others of the job stand; `kin`:
+    who of them falls with a gang that doesn't find room for all units.
     """
 
     units: list[Unit]
@@ -66,6 +68,12 @@ class Party:
     gang: bool = False
     parallel_max: int = 0
     out: int = 0
+    kin: list[Unit] = field(default_factory=list)
+
+    @property
+    def together(self) -> bool:
+        """Whether all of it finds room, or none."""
+        return self.gang and (bool(self.kin) or not self.out)
 
 
 class RoomLeft(NamedTuple):
@@ -123,12 +131,12 @@ class Trial:
         self.view.give(unit.row, unit.share, entry_bytes)
 
     def place(self, party: Party) -> Iterator[Landing]:
-        """Reserves for each of the units, as far as there is room; in their order."""
+        """Reserves for each of the units, as far as there is room; in their order. Kin that fall are last."""
         picker = self.picker(party)
         grouping = party.grouping(picker.able())
         units, late = _within(party)
-        if party.gang and not party.out:
-            yield from self._gang(picker, grouping, units)
+        if party.together:
+            yield from self._gang(picker, grouping, units, party.kin)
         elif grouping is None and not picker.policy.in_turn and _alike(units):
             yield from self._alike(picker, units)
         else:
@@ -142,8 +150,7 @@ class Trial:
         picker = self.picker(party)
         units, _ = _within(party)
         grouping = party.grouping(picker.able())
-        gang = party.gang and not party.out
-        if gang or grouping is not None or picker.policy.in_turn or not _alike(units):
+        if party.together or grouping is not None or picker.policy.in_turn or not _alike(units):
             return sum(landing.row != NO_DEVICE for landing in self.place(party))
         rows = picker.many(len(units))
         self.view.take_many(np.array(rows, np.int64), picker.demand)
@@ -158,9 +165,19 @@ class Trial:
         return self._take(picker, unit, unit.row)
 
     def more(self, party: Party) -> int:
-        """How many more of it there is room for, each on its own."""
-        able = self.picker(party).able()
-        return int(self.view.copies(self.picker(party).demand, _ALL)[able].sum())
+        """How many more of it there is room for, each on its own, as the rules of its job allow.
+
+        Where two labels bound the job across each other they are tried, and no more than `TRIED_MAX`."""
+        picker = self.picker(party)
+        able = picker.able()
+        copies = np.where(able, self.view.copies(picker.demand, _ALL), 0)
+        grouping = party.grouping(able)
+        most = int(copies.sum()) if grouping is None else grouping.most(copies)
+        if most is None:
+            copy = Trial(self.view, self.popularity, self.policies)
+            units = [Unit(str(i)) for i in range(min(TRIED_MAX, int(copies.sum())))]
+            most = copy.fill(replace(party, units=units, gang=False, parallel_max=0))
+        return min(most, max(0, party.parallel_max - party.out)) if party.parallel_max else most
 
     def _take(self, picker: Picker, unit: Unit, row: int) -> Landing:
         share = picker.share(row)
@@ -189,7 +206,9 @@ class Trial:
                 yield from self._nowhere(picker, grouping, units[at:])
                 return
 
-    def _gang(self, picker: Picker, grouping: Grouping | None, units: list[Unit]) -> Iterator[Landing]:
+    def _gang(
+        self, picker: Picker, grouping: Grouping | None, units: list[Unit], kin: list[Unit]
+    ) -> Iterator[Landing]:
         turn = self.view.turn.copy()
         landed = list(self._singly(picker, grouping, units))
         missing = [landing for landing in landed if landing.row == NO_DEVICE]
@@ -200,10 +219,12 @@ class Trial:
             if landing.row != NO_DEVICE:
                 self.view.give(landing.row, landing.share, picker.demand.entry_bytes)
         self.view.turn[:] = turn  # what was only tried is nobody's turn
-        fit = len(landed) - len(missing)
-        why = missing[0].why
-        words = f"only {fit} of its gang of {len(landed)} fit at once; the next {why.words if why else ''}"
-        for unit in units:
+        for unit in kin:
+            self.vacate(unit, picker.demand.entry_bytes)
+        total = len(kin) + len(landed)
+        fit, why = total - len(missing), missing[0].why
+        words = f"only {fit} of its gang of {total} fit at once; the next {why.words if why else ''}"
+        for unit in (*units, *kin):
             yield Landing(unit, NO_DEVICE, NOTHING, Why(GANG, words))
 
     def _nowhere(self, picker: Picker, grouping: Grouping | None, units: Sequence[Unit]) -> Iterator[Landing]:
@@ -241,7 +262,7 @@ def _alike(units: list[Unit]) -> bool:
 
 def _within(party: Party) -> tuple[list[Unit], list[Unit]]:
     """The units that may be out at once, and those that wait for them; a gang goes as a whole."""
-    if not party.parallel_max or (party.gang and not party.out):
+    if not party.parallel_max or party.together:
         return party.units, []
     most = max(0, party.parallel_max - party.out)
     return party.units[:most], party.units[most:]

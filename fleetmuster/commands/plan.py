@@ -176,6 +176,7 @@ def _show(session: Session, plan: RemotePlan) -> None:
                 "room for",
                 ", ".join(f"{m.get('copies'):,} more of {m.get('job')}" for m in plan.get("more") or []),
             ),
+            *(("note", note) for note in plan.get("notes") or []),
         ]
     )
     broken = [

@@ -138,6 +138,7 @@ def explain(session: Session, options: Namespace) -> Exit:
     )
     _show_remedies(session, found)
     _show_filters(session, found)
+    _show_chosen(session, found)
     _show_scores(session, found)
     return Exit.OK
 
@@ -215,6 +216,14 @@ def _show_filters(session: Session, found: RemoteExplanation) -> None:
         shown = 3 if any(row[2] for row in rows) else 2
         session.console.block("\n")
         session.console.table(columns[:shown], [row[:shown] for row in rows])
+
+
+def _show_chosen(session: Session, found: RemoteExplanation) -> None:
+    chosen = found.get("chosen") or []
+    if chosen:
+        rows = [[c.get("device") or "", f"{c.get('score') or 0:.3f}"] for c in chosen]
+        session.console.block("\n")
+        session.console.table((Column("WHEN IT WAS PLACED", fixed=True), Column("SCORE", right=True)), rows)
 
 
 def _show_scores(session: Session, found: RemoteExplanation) -> None:

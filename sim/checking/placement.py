@@ -13,7 +13,7 @@ from controller.core.records import AttemptRow, AttemptState, DeviceRow, JobRow,
 from protocol import topics
 from protocol.errors import RemoteGarbage
 from protocol.messages import HEALTH_KNOWN, ON_BATTERY, UNDERVOLTAGE, Health, Heartbeat, LeaseAnswer
-from protocol.tasks import JobKind
+from protocol.tasks import AttemptId, JobKind
 from sim.checking.base import Checker, Heard
 from sim.checking.picture import Commit, job_of
 from sim.checking.welcome import most_of, together, turned_away, value_of, words
@@ -40,14 +40,17 @@ def new_of(commit: Commit) -> dict[str, list[AttemptRow]]:
 
 
 class GangsWhole(Checker):
-    """P1: a gang that holds nothing is given an attempt for each of its open tasks, or for none."""
+    """P1: a gang of which nothing stands is given an attempt for each of its open tasks, or for none.
+
+    What was taken out and only has to end (a broken gang gives its room up) doesn't stand any more.
+    """
 
     invariant = "P1"
 
     def on_commit(self, commit: Commit) -> None:
         for name, added in new_of(commit).items():
             job = self.seen.jobs.get(name)
-            if job is None or not job.rules.gang or self._held_before(name, commit, len(added)):
+            if job is None or not job.rules.gang or self._stood_before(name, commit):
                 continue
             given = {row.task for row in added}
             left = [t for t in (f"{name}.{i}" for i in range(job.count)) if t in self.seen.open]
@@ -56,16 +59,12 @@ class GangsWhole(Checker):
                 devices = [row.device for row in added]
                 self.breach(f"gang {name} is given {len(given)}, not {', '.join(missing)}", *devices)
 
-    def _held_before(self, name: str, commit: Commit, added: int) -> int:
-        ended = [
-            row
-            for old, row in commit.attempts
-            if old is not None
-            and old.state is not AttemptState.FREE
-            and row.state is AttemptState.FREE
-            and job_of(row.task) == name
-        ]
-        return len(self.seen.held.get(name, ())) - added + len(ended)
+    def _stood_before(self, name: str, commit: Commit) -> bool:
+        changed = {AttemptId(row.task, row.attempt): old for old, row in commit.attempts}
+        before = {key: old for key, old in changed.items() if job_of(key.task) == name}
+        before |= {k: self.seen.attempts[k] for k in self.seen.held.get(name, ()) if k not in changed}
+        gone = (AttemptState.REMOVED, AttemptState.FREE)
+        return any(row is not None and row.state not in gone for row in before.values())
 
 
 class Apart(Checker):

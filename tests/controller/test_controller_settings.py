@@ -45,6 +45,11 @@ def test_a_wrong_setting_is_one_line_and_nothing_is_begun(change, tmp_path, caps
     assert not (tmp_path / "data").exists()
 
 
+def test_a_policy_that_is_nearly_one_is_told(capsys):
+    assert main(["run", "--set", "controller.policy=binpak"]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean 'binpack'?\n")
+
+
 @pytest.mark.parametrize("content", [None, "[controller", "[controller]\nfoo = 1\n"])
 def test_a_file_that_cannot_be_used_is_named(content, tmp_path, capsys):
     file = tmp_path / "controller.toml"

@@ -6,6 +6,7 @@ import pytest
 
 from controller.core.events import TaskExplained, WaitsQueried
 from controller.core.explaining import DEPENDENCY, HELD_BACK, PAUSE, UNEXAMINED
+from controller.core.placement import FEW
 from controller.core.records import Affinity, Constraint, Dependency, JobRules, Spread, TaskSpec
 from controller.scheduler.explain import CODES
 from protocol.resources import Resources
@@ -183,6 +184,28 @@ def test_a_placed_task_tells_what_spoke_for_its_device(desk, desk_kit):
     assert [s.device for s in view.scores] == ["b1", "a1"]
     assert view.scores[0].parts["wish"] == 1.0 and view.scores[1].parts["wish"] == 0.5
     assert view.scores[0].parts["spread over label.zone"] == 1.0
+
+
+def test_what_was_best_when_it_was_placed_is_kept_until_a_take_over(desk, desk_kit):
+    for name, cores in (("d1", 8_000), ("d2", 6_000), ("d3", 4_000), ("d4", 2_000)):
+        desk.join(name, room=Resources(cores, 4_096, 10_000, 0))
+    desk.placed(needs=Resources(1_000, 100))
+    before = told(desk, desk_kit)
+    assert [s.device for s in before.chosen] == [s.device for s in before.scores[:3]]
+    assert [s.score for s in before.chosen] == [s.score for s in before.scores[:3]]
+    desk.placed(job="j2", needs=Resources(7_000, 100))  # takes the room that the first had beside it
+    after = told(desk, desk_kit)
+    assert after.chosen == before.chosen and after.scores[0].score < before.scores[0].score
+    desk.take_over()
+    assert told(desk, desk_kit).summary == "placed on d1" and told(desk, desk_kit).chosen == []
+
+
+def test_of_many_at_once_nothing_is_kept(desk, desk_kit):
+    desk.join("d1", room=Resources(80_000, 9_000, 10_000, 0))
+    desk.placed(count=FEW)
+    desk.placed(job="j2", count=FEW + 1)
+    shown = [told(desk, desk_kit, name) for name in ("j1.0", f"j1.{FEW - 1}", "j2.0")]
+    assert [len(s.chosen) for s in shown] == [1, 1, 0] and shown[2].scores
 
 
 def _submit(desk, spec):

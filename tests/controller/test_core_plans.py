@@ -379,3 +379,82 @@ def test_losing_sites_in_turn_is_losing_each(desk_kit, fleet, count, at_once):
         assert loss.utilisation == alone.after.utilisation
     sites = len({site for _, site in fleet})
     assert len(plan.losses) == comb(sites, min(at_once, sites))
+
+
+def test_a_site_that_is_lost_is_not_lost_again(desk, desk_kit):
+    for name in ("a1", "a2", "b1", "c1"):
+        desk.join(name, room=SMALL, labels={"site": name[0]})
+    plan = ask(desk, desk_kit, LossChange((), ("a",)), survive=1)
+    assert sorted(x.sites for x in plan.losses) == [("b",), ("c",)] and plan.losses_looked_at == 2
+    plan = ask(desk, desk_kit, LossChange(("b1",), ("a",)), survive=2)
+    assert [x.sites for x in plan.losses] == [("c",)]
+    plan = ask(desk, desk_kit, LossChange(("a1",)), survive=1)
+    assert {x.sites: x.devices for x in plan.losses} == {("a",): 1, ("b",): 1, ("c",): 1}
+    desk.decide("c1", "remove")
+    plan = ask(desk, desk_kit, LossChange((), ("a",)), survive=1)
+    assert [x.sites for x in plan.losses] == [("b",)]
+
+
+def test_there_is_room_for_no_more_where_some_find_no_place(desk, desk_kit):
+    for i in range(7):
+        desk.join(f"d{i}")
+    apart = (Constraint("", "distinct_device", ""),)
+    desk.placed(job="j1", count=5, constraints=apart)
+    plan = ask(desk, desk_kit, JobChange("j1", count=9))
+    assert plan.reasons == {"distinct": 2} and [m.copies for m in plan.more] == [0]
+    assert [m.copies for m in ask(desk, desk_kit, JobChange("j1", count=6)).more] == [1]
+    plan = ask(desk, desk_kit, SubmitChange(job_row(count=2, needs=Resources(9_000, 1))))
+    assert [m.copies for m in plan.more] == [0]
+    bound = SubmitChange(job_row(count=2, rules=JobRules(parallel_max=3)))
+    assert [m.copies for m in ask(desk, desk_kit, bound).more] == [1]
+    assert ask(desk, desk_kit, SubmitChange(job_row(kind=JobKind.DAEMON, count=0))).more == []
+
+
+bounds = st.sampled_from(
+    [
+        (),
+        (Constraint("", "distinct_device", "2"),),
+        (Constraint("site", "distinct", "3"),),
+        (Constraint("", "distinct_device", ""), Constraint("site", "distinct", "2")),
+        (Constraint("label.rack", "distinct", "2"), Constraint("site", "distinct", "2")),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(machines, st.integers(1, 5), demands, bounds, st.sampled_from(["binpack", "round_robin"]))
+def test_there_is_room_for_as_many_more_as_are_told(desk_kit, fleet, count, needs, constraints, policy):
+    desk = desk_kit.Desk()
+    for i, (room, site) in enumerate(fleet):
+        desk.join(f"d{i}", room=room, labels={"site": site, "rack": "xy"[i % 2]})
+
+    def with_(count):
+        row = job_row("j", count, needs, constraints=constraints, rules=JobRules(policy=policy))
+        return ask(desk, desk_kit, SubmitChange(row))
+
+    plan = with_(count)
+    [more] = [m.copies for m in plan.more]
+    if plan.breaks:
+        assert more == 0
+    else:
+        assert with_(count + more).more[0].copies == 0 and not with_(count + more).breaks
+        assert with_(count + more + 1).counts["broken"] == 1
+
+
+@pytest.mark.parametrize("amounts", [(), (("cpu_milli", 999),)])
+def test_a_changed_gang_is_there_whole_or_not_at_all(desk, desk_kit, amounts):
+    for i in range(7):
+        desk.join(f"d{i}", room=Resources(1_500, 4_096, 10_000))
+    desk.placed(job="g", count=2, priority=50, rules=JobRules(gang=True))
+    low = SubmitChange(job_row("low", 1, Resources(1_500, 1), priority=1))
+    fits = ask(desk, desk_kit, JobChange("g", amounts, count=7))
+    assert (fits.counts["stayed"], fits.counts["placed"], fits.counts["broken"]) == (2, 5, 0)
+    plan = ask(desk, desk_kit, JobChange("g", amounts, count=8), low)
+    assert (plan.counts["stayed"], plan.counts["broken"]) == (0, 8) and plan.reasons == {"gang": 8}
+    assert [p.job for p in plan.placed] == ["low"] and plan.after.free.cpu_milli == 6 * 1_500
+    assert all("only 7 of its gang of 8 fit" in b.words for b in plan.broken)
+    at = {b.task: b.device for b in plan.broken}
+    assert {t: d for t, d in at.items() if d} == where(desk)
+    assert [(m.job, m.copies) for m in plan.more] == [("g", 0), ("low", 6)]
+    lost = ask(desk, desk_kit, LossChange((where(desk)["g.0"],)))
+    assert lost.counts["moved"] == 1, "who is lost of a gang that is not changed is replaced alone"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from controller.scheduler.explain import CODES, FITS, explain
 from controller.scheduler.filters import passing
 from controller.scheduler.groups import Distinct, Grouping, codes
-from controller.scheduler.pick import NO_DEVICE, OUT, Bases, Picker
+from controller.scheduler.pick import NO_DEVICE, OUT, TOPS, Bases, Picker
 from controller.scheduler.remedies import ANY_DEVICE, REMEDIES_MAX, obstacles, remedies
 from controller.scheduler.view import NO_MODEL, View
 from protocol.resources import NAMES
@@ -206,6 +206,54 @@ def test_whoever_has_one_obstacle_is_told_of(fleet, asked):
     assert helped or not told
 
 
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(nearly(), min_size=1, max_size=6), scarce, st.lists(st.integers(0, 2), min_size=6, max_size=6)
+)
+def test_whatever_freeing_one_thing_on_one_device_would_do_is_told_as_room(fleet, asked, filmed):
+    """The reference empties each device of each thing in turn, and places."""
+    view, demand = view_of(fleet), demand_of(fleet, asked)
+    _film(view, filmed)
+    if picked(view, demand) != NO_DEVICE:
+        return
+    expected = {}
+    for name in (*NAMES, "accelerators", "camera"):
+        rows = [row for row in range(len(fleet)) if _after_freeing(view, demand, row, name)]
+        if rows and name != "gpu_milli":  # a part of "accelerators"
+            expected[name] = rows
+    told = {r.name: r for r in remedies(view, demand) if r.kind == "room" and r.name != "document_bytes"}
+    dear = remedies(view, demand)[-1].cost if len(remedies(view, demand)) == REMEDIES_MAX else None
+    event(f"{len(expected)} things to free")
+    assert set(told) <= set(expected)
+    for name, rows in expected.items():
+        if name in told:
+            assert told[name].device in rows and told[name].devices == len(rows)
+        else:
+            assert dear is not None
+
+
+def _film(view, filmed):
+    """Others hold some of the cameras."""
+    for row, held in zip(range(view.count), filmed, strict=False):
+        held = min(held, int(view.extras_offered["camera"][row]))
+        view.extras_free["camera"][row] -= held
+    view.touch_all()
+
+
+def _after_freeing(view, demand, row, name):
+    """Whether the task stands on the device once nobody else uses any of this there."""
+    view, i = view.copy(), NAMES.index("gpu_milli" if name in ("accelerators", "camera") else name)
+    if name == "camera":
+        view.extras_free[name][row] = view.extras_offered[name][row]
+    else:
+        view.free[i][row] = view.offered[i][row]
+        view.share_free[i][row] = view.free[i][row] * view.scale[i][row]
+    if name == "accelerators":
+        view.accel_free[row] = np.where(view.accel_model[row] != NO_MODEL, 1_000, 0)
+    view.touch_all()
+    return picked(view, demand, only=row) == row
+
+
 def _rows_of(obstacle, counts):
     return [c for c, passes in zip(counts, obstacle.passes, strict=True) if not passes]
 
@@ -218,7 +266,11 @@ def test_an_explanation_tells_the_same_as_the_pick(fleet, asked, policy, rows, l
     view, demand = view_of(fleet), demand_of(fleet, asked)
     picker, grouping = Picker(view, demand, Bases(view), policy), grouping_of(len(fleet), rows, limits)
     row = picker.pick(grouping=grouping)
+    before = picker.total.tolist()
+    tops = list(picker.tops(row)) if row != NO_DEVICE else []
+    assert picker.total.tolist() == before
     told = explain(picker, grouping)
+    assert tops == [(at, score) for at, score, _ in told.candidates[:TOPS]]
     assert told.code in CODES and (told.code == FITS) == (row != NO_DEVICE)
     assert bool(told.candidates) == (row != NO_DEVICE)
     if row != NO_DEVICE:
@@ -267,6 +319,22 @@ def test_what_never_fits_asks_for_a_larger_device():
     assert [(r.kind, r.amount) for r in found.remedies] == [("capacity", 1), ("demand", 8)]
 
 
+def test_a_reference_core_is_told_of_in_its_own_unit():
+    asked = {"amounts": (17, 6, 0, 0, 0, 0, 1), "reference": True}
+    found = told([device(speed=2_000), device(speed=1_000)], **asked)
+    assert found.summary == (
+        "can never fit as things are: needs 17 mCPU of the reference core; largest device has 16"
+    )
+    assert found.removed == [("cpu_milli capacity >= 17 of the reference core", 2)]
+    assert [(r.kind, r.device, r.amount) for r in found.remedies] == [
+        ("demand", ANY_DEVICE, 16), ("capacity", 0, 1),
+    ]  # fmt: skip
+    busy = told(
+        [device(speed=2_000, reserved=(1, 0, 0, 0, 0, 0, 0))], **(asked | {"amounts": (16, 6, *[0] * 5)})
+    )
+    assert busy.summary == "waits for room: needs 16 mCPU of the reference core; most free now is 14"
+
+
 def test_accelerators_are_asked_for_less_or_of_another_model():
     asked = {"amounts": (2, 6, 0, 700, 0, 0, 1), "models": ("A",)}
     found = told([device(accelerators=[("A", 600), ("B", 1_000)])], **asked)
@@ -278,6 +346,33 @@ def test_accelerators_are_asked_for_less_or_of_another_model():
     whole = {"amounts": (2, 6, 0, 2_000, 0, 0, 1)}
     found = told([device(accelerators=[("A", 1_000), ("B", 900)])], **whole)
     assert [(r.kind, r.amount) for r in found.remedies] == [("room", 100), ("demand", 1_000)]
+
+
+def test_devices_without_the_thing_do_not_hide_the_one_that_has_it():
+    """What is lacking is the same on all of them: nothing is there, or nothing is free."""
+    none, taken = device(), device(accelerators=[("A", 0)])
+    for fleet, at in (([none] * 6 + [taken], 6), ([taken] + [none] * 6, 0)):
+        found = told(fleet, amounts=(2, 6, 0, 500, 0, 0, 1))
+        assert [(r.kind, r.device, r.amount, r.devices) for r in found.remedies] == [("room", at, 500, 1)]
+
+
+def test_an_extra_in_use_is_room_and_one_that_is_missing_capacity():
+    asked = ASKED | {"cameras": 1}
+    fleet = [device(), device(), device(cameras=1)]
+    view = view_of(fleet)
+    view.extras_free["camera"][2] = 0
+    found = remedies(view, demand_of(fleet, asked))
+    assert [(r.kind, r.name, r.device, r.amount, r.devices) for r in found] == [
+        ("room", "camera", 2, 1, 1), ("capacity", "camera", 0, 1, 2),
+    ]  # fmt: skip
+
+
+def test_an_amount_in_use_and_one_that_is_too_small_are_both_told():
+    fleet = [device(offered=(8, 5, 0, 0, 0, 0, 9)), device(reserved=(0, 4, 0, 0, 0, 0, 0))] * 2
+    found = told(fleet)
+    assert [(r.kind, r.device, r.amount, r.devices) for r in found.remedies] == [
+        ("capacity", 0, 1, 2), ("demand", ANY_DEVICE, 5, 4), ("room", 1, 2, 2),
+    ]  # fmt: skip
 
 
 def test_every_kind_of_reason_is_found_by_its_code():

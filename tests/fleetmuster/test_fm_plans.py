@@ -61,6 +61,18 @@ def test_what_breaks_comes_first_and_is_9(api, fm):
     assert "j-2.1  j-2  pi-7    memory  waits for room: needs 512 MiB; most free now is 40\n" in ended.out
 
 
+def test_notes_stand_with_the_numbers(api, fm):
+    notes = [
+        "hi would make others of lower priority give way on pi-8: lo",
+        "j-1 would have other constraints",
+    ]
+    api.on("POST", "/plan", {**CALM, "notes": notes})
+    ended = fm("plan", "drain", "pi-7")
+    assert [line for line in ended.out.splitlines() if line.startswith("note ")] == [
+        f"note         {note}" for note in notes
+    ]
+
+
 def test_json_is_the_answer_itself_either_way(api, fm):
     api.on("POST", "/plan", BROKEN)
     for words in (

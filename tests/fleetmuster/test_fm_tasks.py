@@ -109,6 +109,17 @@ def test_a_task_that_never_ran_has_no_output_and_says_where_to_look(api, fm):
     assert (ended.code, ended.out) == (0, "") and "fm task explain t-1" in ended.err
 
 
+def test_explain_shows_what_was_best_when_it_was_placed(api, fm):
+    found = {"task": "t-1", "state": "running", "device": "b", "placed": True, "summary": "placed on b"}
+    chosen = [{"device": "b", "score": 0.75}, {"device": "a", "score": 0.5}]
+    api.on("GET", "/tasks/t-1/explain", found | {"chosen": chosen})
+    lines = [line.split() for line in fm("task", "explain", "t-1").out.splitlines()]
+    at = lines.index(["WHEN", "IT", "WAS", "PLACED", "SCORE"])
+    assert lines[at + 1 : at + 3] == [["b", "0.750"], ["a", "0.500"]]
+    api.on("GET", "/tasks/t-1/explain", found | {"chosen": []})
+    assert "WHEN IT WAS PLACED" not in fm("task", "explain", "t-1").out
+
+
 def test_explain_shows_filters_scores_and_the_sum(api, fm):
     found = {
         "task": "t-1",

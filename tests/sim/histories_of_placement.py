@@ -153,6 +153,26 @@ def a_gang_in_part(b):
     b.commit(*b.assigned("j1.0"), *b.assigned("j1.1"))
 
 
+def broken_gang(b):
+    """One of two was lost, the other has to leave."""
+    a_gang_at_once(b)
+    b.pending("j1.1")
+    b.commit(replace(attempt("j1.0", "d0", 1, AttemptState.REMOVED), until=2, reason="gang broken"))
+
+
+@passes("P1")
+def a_broken_gang_whole_again(b):
+    broken_gang(b)
+    b.pending("j1.0")
+    b.commit(*b.assigned("j1.0", number=2), *b.assigned("j1.1", number=2))
+
+
+@breaks("P1")
+def a_broken_gang_in_part_while_the_rest_leaves(b):
+    broken_gang(b)
+    b.assign("j1.1", number=2)
+
+
 @breaks("P1")
 def a_gang_that_lost_all_in_part(b):
     a_gang_at_once(b)

@@ -8,6 +8,7 @@ import numpy as np
 from switches import Mutation, Swap, does_nothing, instead
 
 import controller.core.controller as controller_module
+import controller.core.placement as placement_module
 import controller.core.preemption as preemption_module
 from controller.core.condition import Condition
 from controller.core.cron import Cron
@@ -33,6 +34,10 @@ def _in_part(self, job, tasks, picker, grouping, now_ms):
         self.tasks.assign(task, row, picker.share(row), now_ms)
         placed += 1
     return placed
+
+
+def _nothing_held(ledger, job):
+    return job.row.rules.gang and not job.placed
 
 
 def _without_pin(self, task, picker, grouping):
@@ -103,6 +108,13 @@ PLACEMENT = (
         "gang_that_was_promised_room",
         "P1",
         (Swap(Placement, "_place_nominees", _with_rules(gang=False)),),
+    ),
+    Mutation(
+        "P1 a part while the rest leaves",
+        "that of a gang nothing stands that is on its way out",
+        "room_for_a_part_while_the_rest_leaves",
+        "P1",
+        (instead(placement_module, "together", _nothing_held),),
     ),
     Mutation(
         "P2 groups are not looked at",

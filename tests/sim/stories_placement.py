@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from storyboard import Stage
 
+from controller.core.broken_gangs import PATIENCE_MS
 from controller.core.records import Constraint, Dependency, JobRules
 from protocol.messages import HEALTH_KNOWN, Accelerator, Health
 from protocol.resources import Resources
@@ -104,6 +107,53 @@ def gang_that_fits_in_part() -> set[str]:
     stage.world.advance(5_000)
     stage.expect(len(placed(stage, job)) == 5, "I11")
     return settled(stage)
+
+
+def halves_of_two_gangs() -> set[str]:
+    """Each lost one of two, and both lost ones would fit where one half runs: one half gives way, and the
+    controller is killed while it leaves. When all devices are back, both run whole."""
+    stage = Stage(rooms=(SMALL_ROOM,) * 4)
+    world = stage.world
+    whole = Wish(2, 0, kind=JobKind.SERVICE, needs=SMALL_ROOM._replace(disk_mib=0), max_attempts=0)
+    jobs = [world.submit(replace(whole, rules=JobRules(gang=True))) for _ in range(2)]
+    every = [f"{job}.{n}" for job in jobs for n in (0, 1)]
+    world.until(lambda: all(map(world.running, every)), 20_000)
+    lost = [world.tasks(job)[1].device for job in jobs]
+    for device in lost:
+        world.network.cut(device)
+    world.until(lambda: all(len(placed(stage, job)) == 1 for job in jobs), 60_000)
+    stage.expect(all(len(placed(stage, job)) == 1 for job in jobs), "I11")
+    world.until(lambda: world.core.ledger.counters.get("gangs_broken"), 90_000)
+    stage.restart_controller()
+    stage.within(90_000, lambda: sorted(len(placed(stage, job)) for job in jobs) == [0, 2], "I11")
+    for device in lost:
+        world.network.heal(device)
+    stage.within(90_000, lambda: all(map(world.running, every)), "I11")
+    return stage.broken()
+
+
+def room_for_a_part_while_the_rest_leaves() -> set[str]:
+    """One of two is lost; the other gives way on a device that has just fallen silent, and the first one's
+    is back before that is over: one alone must not begin there."""
+    stage = Stage(rooms=(SMALL_ROOM,) * 2)
+    world = stage.world
+    rules = JobRules(gang=True)
+    needs = SMALL_ROOM._replace(disk_mib=0)
+    job = world.submit(Wish(2, 0, kind=JobKind.SERVICE, needs=needs, max_attempts=0, rules=rules))
+    both = [f"{job}.0", f"{job}.1"]
+    world.until(lambda: all(map(world.running, both)), 20_000)
+    first, second = placed(stage, job)
+    world.network.cut(second)
+    world.until(lambda: len(placed(stage, job)) == 1, 60_000)
+    world.advance(PATIENCE_MS - 4_000)
+    world.network.cut(first)
+    world.until(lambda: world.core.ledger.counters.get("gangs_broken"), 10_000)
+    world.network.heal(second)
+    world.advance(5_000)
+    stage.expect(placed(stage, job) == [first], "I11")
+    world.network.heal(first)
+    stage.within(60_000, lambda: all(map(world.running, both)), "I11")
+    return stage.broken()
 
 
 def each_on_a_device_of_its_own() -> set[str]:

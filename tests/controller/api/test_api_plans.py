@@ -21,6 +21,7 @@ VIEW = pv.PlanView(
     [pv.PlannedTask("j1.1", "j1", "pi-1", "", "memory", "waits for room")],
     reasons={"memory": 1},
     more=[pv.MoreView("new", 7)],
+    notes=["j1 would make others of lower priority give way on pi-2: j0"],
     losses=[pv.SiteLossView(("a", "b"), 4, 3, 2, 0.9)],
     losses_looked_at=3,
     losses_breaking=1,
@@ -97,6 +98,7 @@ def test_the_answer_tells_it_all(api, port):
         {"task": "j1.0", "job": "j1", "device": "pi-1", "to": "pi-2", "reason": "", "words": ""}
     ]
     assert said["broken"][0]["reason"] == "memory" and said["more"] == [{"job": "new", "copies": 7}]
+    assert said["notes"] == VIEW.notes
     assert said["after"]["free"]["memory_mib"] == 400 and said["before"]["utilisation"] == 0.5556
     worst = {"sites": ["a", "b"], "devices": 4, "moved": 3, "broken": 2, "utilisation": 0.9}
     assert said["survival"] == {"at_once": 2, "looked_at": 3, "left_out": 0, "breaking": 1, "worst": [worst]}

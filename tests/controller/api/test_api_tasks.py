@@ -136,6 +136,7 @@ def test_an_open_task_is_explained_by_the_core(api, port):
         "reason": "",
         "policy": "",
         "remedies": [],
+        "chosen": [],
     }
 
 
