@@ -54,10 +54,6 @@ class Outcome:
     gaps: dict[int, int]
     """What is left on accelerators, milli: on how many; the `GAPS_TOLD` that add up to most."""
 
-    @property
-    def placements_per_s(self) -> float:
-        return self.placed / self.cpu_s
-
 
 class Fleet:
     """The nodes as the scheduler sees them, and what is placed on them."""

@@ -30,4 +30,5 @@ def prospects(view: View, demand: Demand, allowed: Flags, most: int = DEVICES_TO
         right = np.isin(view.accel_model, view.allowed_models(demand))
         could &= right.sum(axis=1) >= count
     rows = np.flatnonzero(could)
-    return rows[np.argsort(-scarcest[rows], kind="stable")][:most].tolist()  # type: ignore[no-any-return]
+    found: list[int] = rows[np.argsort(-scarcest[rows], kind="stable")][:most].tolist()
+    return found

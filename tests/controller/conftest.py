@@ -29,6 +29,7 @@ from protocol.messages import (
 )
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind, RunState
+from tests.controller.yard import Yard
 
 WALL_MS = 1_700_000_000_000
 ROOM = Resources(4_000, 4_096, 10_000, 0)
@@ -274,3 +275,10 @@ def desk():
 @pytest.fixture
 def desk_kit():
     return DeskKit
+
+
+@pytest.fixture
+def yard(desk_kit):
+    return lambda rules=None, devices=3, labels=None, rooms=None: Yard(
+        desk_kit, rules, devices, labels, rooms
+    )

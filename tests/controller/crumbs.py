@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.core.events import TaskExplained
 from protocol.resources import Resources
-from tests.controller.yard import COOL_MS
+from tests.controller.yard import COOL_MS, ROOM
 
 
 def fragmented(y, each=1_500, count=1, **more):
@@ -20,6 +20,19 @@ def fragmented(y, each=1_500, count=1, **more):
     y.desk.submit(job="big", needs=Resources(3_000, 64))
     y.live(1_000)
     assert y.core.ledger.tasks["big.0"].row.state == "pending"
+    return y
+
+
+def six_small(yard):
+    """Six tasks of 500 on one device, room for three of them on the other; a task of 2,500 fits nowhere."""
+    y = yard(devices=2, rooms={1: ROOM._replace(cpu_milli=1_500)})
+    y.desk.decide("d1", "cordon")
+    y.desk.submit(job="small", count=6, needs=Resources(500, 64))
+    y.live(2_000)
+    y.desk.decide("d1", "uncordon")
+    y.live(COOL_MS)
+    y.desk.submit(job="big", needs=Resources(2_500, 64))
+    y.live(1_000)
     return y
 
 

@@ -11,12 +11,6 @@ from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
 from tests.controller.yard import COOL_MS, Yard
 
-
-@pytest.fixture
-def yard(desk_kit):
-    return lambda rules=None, devices=3, labels=None: Yard(desk_kit, rules, devices, labels)
-
-
 # ------------------------------------------------------------------------- the whole story
 
 

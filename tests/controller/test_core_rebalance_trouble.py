@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from controller.core.events import DeviceDecision, FleetQueried, FleetUnfrozen, JobCancelled
 from controller.core.records import Constraint, JobRules
 from controller.core.rules import Rules
 from controller.core.windows import Window, read_window
 from controller.scheduler.balance import Aims
 from protocol.resources import Resources
-from tests.controller.yard import COOL_MS, ROOM, Yard
-
-
-@pytest.fixture
-def yard(desk_kit):
-    return lambda rules=None, devices=3, labels=None: Yard(desk_kit, rules, devices, labels)
-
+from tests.controller.yard import COOL_MS, ROOM
 
 # ------------------------------------------------------------------------- the world moves on
 

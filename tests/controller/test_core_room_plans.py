@@ -11,17 +11,10 @@ from controller.core.rules import Rules
 from controller.core.views import RefusalView
 from protocol.resources import Resources
 from protocol.tasks import Guarantee, JobKind
-from tests.controller.crumbs import explained, fragmented, where
-from tests.controller.yard import COOL_MS, ROOM, Yard
+from tests.controller.crumbs import explained, fragmented, six_small, where
+from tests.controller.yard import COOL_MS, ROOM
 
 ON = {n: (Constraint("device", "=", n),) for n in ("d0", "d1", "d2", "d3")}
-
-
-@pytest.fixture
-def yard(desk_kit):
-    return lambda rules=None, devices=3, labels=None, rooms=None: Yard(
-        desk_kit, rules, devices, labels, rooms
-    )
 
 
 # ------------------------------------------------------------------------- the whole story
@@ -68,14 +61,7 @@ def test_the_fewest_tasks_move_and_of_these_the_cheapest(yard):
 
 
 def test_several_small_ones_go_to_one_device(yard):
-    y = yard(devices=2, rooms={1: ROOM._replace(cpu_milli=1_500)})
-    y.desk.decide("d1", "cordon")
-    y.desk.submit(job="small", count=6, needs=Resources(500, 64))
-    y.live(2_000)
-    y.desk.decide("d1", "uncordon")
-    y.live(COOL_MS)
-    y.desk.submit(job="big", needs=Resources(2_500, 64))
-    y.live(1_000)
+    y = six_small(yard)
     assert len(y.ask(task="big.0", approve=True).moves) == 3
     y.live(5_000)
     assert where(y, "big.0") == "d0" and y.count() == {"d0": 4, "d1": 3}

@@ -12,17 +12,10 @@ from controller.core.rules import Rules
 from controller.core.views import RefusalView
 from controller.core.windows import Window
 from protocol.resources import Resources
-from tests.controller.crumbs import fragmented, where
-from tests.controller.yard import COOL_MS, ROOM, Yard
+from tests.controller.crumbs import fragmented, six_small, where
+from tests.controller.yard import COOL_MS, ROOM
 
 ON = {n: (Constraint("device", "=", n),) for n in ("d0", "d1", "d2", "d3")}
-
-
-@pytest.fixture
-def yard(desk_kit):
-    return lambda rules=None, devices=3, labels=None, rooms=None: Yard(
-        desk_kit, rules, devices, labels, rooms
-    )
 
 
 # ------------------------------------------------------------------------- the world moves on
@@ -98,14 +91,7 @@ def test_a_plan_that_would_make_no_room_any_more_moves_nothing(yard):
 
 
 def test_two_moves_that_no_longer_fit_together_do_not_begin_one_by_one(yard):
-    y = yard(devices=2, rooms={1: ROOM._replace(cpu_milli=1_500)})
-    y.desk.decide("d1", "cordon")
-    y.desk.submit(job="small", count=6, needs=Resources(500, 64))
-    y.live(2_000)
-    y.desk.decide("d1", "uncordon")
-    y.live(COOL_MS)
-    y.desk.submit(job="big", needs=Resources(2_500, 64))
-    y.live(1_000)
+    y = six_small(yard)
     plan = y.ask(task="big.0")
     y.desk.submit(job="thief", needs=Resources(1_000, 64), constraints=ON["d1"])
     y.live(1_000)  # each of the three would fit beside it, all three don't

@@ -86,9 +86,11 @@ class Scene:
         return picker_of(self.view, movable.demand, self.bases, self.policy).total.copy()
 
     def plan(self, demand, moves_max):
-        there = lambda row: [m for at, m, _ in self.held.values() if at == row]  # noqa: E731
         allowed = np.ones(self.view.count, np.bool_)
-        return make_room(self.view, demand, allowed, there, self.scores, moves_max)
+        return make_room(self.view, demand, allowed, self.there, self.scores, moves_max)
+
+    def there(self, row):
+        return [m for at, m, _ in self.held.values() if at == row]
 
     def fits(self, demand):
         return any(device.copy().take(demand) is not None for device in self.plain)
